@@ -1,0 +1,60 @@
+# Works with GNU Make 3.81 (macOS) and later. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run lab test bench notebooks lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+run: $(STAMP) ## run the whole series into runs/ and print the before/after table
+	$(PY) tools/run_notebooks.py notebooks --out runs
+
+lab: $(STAMP) ## open the series in JupyterLab
+	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
+
+test: lint ## check the style, run every test and every notebook
+	$(PY) -m pytest
+
+bench: $(STAMP) ## measure what the README's tables say
+	@for script in benchmarks/[!_]*.py; do \
+		if [ -e "$$script" ]; then \
+			echo "== $$script"; $(PY) "$$script" || exit 1; \
+		else \
+			echo "benchmarks/ is empty"; \
+		fi; \
+	done
+
+notebooks: $(STAMP) ## (authors) run the series in place and store its outputs
+	$(PY) tools/run_notebooks.py notebooks --in-place
+
+lint: $(STAMP) ## check the style
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(STAMP) ## put the style right
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean: ## remove .venv and caches (runs/ stays: your adapters are in it)
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +
+
+# The stamp is newer than both files for as long as the installed versions are the right ones.
+$(STAMP): pyproject.toml constraints.txt
+	@if ! $(PY) -m pip --version >/dev/null 2>&1; then \
+		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+			echo "This needs Python 3.11 or newer; '$(PYTHON)' is missing or older:" >&2; \
+			$(PYTHON) --version >&2; \
+			echo "Name another one:  make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+			exit 1; \
+		}; \
+		$(PYTHON) -m venv $(VENV) || exit 1; \
+	fi
+	$(PY) -m pip install -c constraints.txt -e '.[lab,test]'
+	@touch $@

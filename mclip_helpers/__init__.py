@@ -1,0 +1,83 @@
+"""The tested helpers behind the notebooks: `import mclip_helpers as mh`.
+
+One module per idea; each imports only from those to its left:
+
+    data · models · attention  →  lora · loss  →  evaluate · train · autograd  →  draw  →  widgets
+"""
+
+from . import draw, widgets
+from .attention import SplitAttention, fuse_attention, split_attention
+from .autograd import gradients
+from .data import (
+    DataError,
+    DistinctBatches,
+    PictureDataset,
+    emoji_catalogue,
+    emoji_dataset,
+    folder_dataset,
+    loader,
+)
+from .evaluate import Retrieval, embed, evaluate, retrieval, zero_shot
+from .lora import (
+    base_state_dict,
+    freeze_batch_norm,
+    inject_lora,
+    load_adapter,
+    lora_layers,
+    lora_targets,
+    merge_adapter,
+    save_adapter,
+    tower_of,
+    unfreeze_batch_norm,
+    why_not,
+)
+from .loss import contrastive_loss
+from .models import APPLE_LICENCE, Clip, WeightsError, default_device, load_model, mobileclip_names
+from .train import History, TrainingDiverged, budget, train, trainable_parameters, warmup_cosine
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "APPLE_LICENCE",
+    "Clip",
+    "DataError",
+    "DistinctBatches",
+    "History",
+    "PictureDataset",
+    "Retrieval",
+    "SplitAttention",
+    "TrainingDiverged",
+    "WeightsError",
+    "base_state_dict",
+    "budget",
+    "contrastive_loss",
+    "default_device",
+    "draw",
+    "embed",
+    "emoji_catalogue",
+    "emoji_dataset",
+    "evaluate",
+    "folder_dataset",
+    "freeze_batch_norm",
+    "fuse_attention",
+    "gradients",
+    "inject_lora",
+    "load_adapter",
+    "load_model",
+    "loader",
+    "lora_layers",
+    "lora_targets",
+    "merge_adapter",
+    "mobileclip_names",
+    "retrieval",
+    "save_adapter",
+    "split_attention",
+    "tower_of",
+    "train",
+    "trainable_parameters",
+    "unfreeze_batch_norm",
+    "warmup_cosine",
+    "why_not",
+    "widgets",
+    "zero_shot",
+]
