@@ -2,7 +2,8 @@
 
 One module per idea; each imports only from those to its left:
 
-    data · models · attention  →  lora · loss  →  evaluate · train · autograd  →  draw  →  widgets
+    data · models · attention  →  lora · loss  →  evaluate · train · autograd  →  draw
+    →  widgets · machine
 """
 
 from . import draw, widgets
@@ -32,6 +33,7 @@ from .lora import (
     why_not,
 )
 from .loss import contrastive_loss
+from .machine import check_machine
 from .models import APPLE_LICENCE, Clip, WeightsError, default_device, load_model, mobileclip_names
 from .train import History, TrainingDiverged, budget, train, trainable_parameters, warmup_cosine
 
@@ -50,6 +52,7 @@ __all__ = [
     "WeightsError",
     "base_state_dict",
     "budget",
+    "check_machine",
     "contrastive_loss",
     "default_device",
     "draw",

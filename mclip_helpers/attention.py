@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+FUSED = {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"}
 
 
 class SplitAttention(nn.Module):
@@ -29,8 +30,8 @@ class SplitAttention(nn.Module):
         width, inner = original.out_proj.weight.shape
         self.num_heads = original.num_heads
         self.batch_first = getattr(original, "batch_first", True)
-        self.dropout = getattr(original, "dropout", 0.0)
-        self.dropout = self.dropout if isinstance(self.dropout, float) else 0.0
+        dropout = getattr(original, "dropout", 0.0)
+        self.dropout = float(getattr(dropout, "p", dropout))  # a number, or a Dropout layer
         like = {"device": original.in_proj_weight.device, "dtype": original.in_proj_weight.dtype}
         bias = original.in_proj_bias is not None
         for name, weight in zip(PROJECTIONS, original.in_proj_weight.chunk(3), strict=True):
@@ -68,6 +69,10 @@ class SplitAttention(nn.Module):
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
         q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
         q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+        if is_causal and attn_mask is None and key_padding_mask is not None:
+            # scaled_dot_product_attention takes a mask or `is_causal`, not both.
+            size = (q.shape[2], k.shape[2])
+            attn_mask = torch.ones(size, dtype=torch.bool, device=q.device).triu(1)
         mask = _additive_mask(attn_mask, key_padding_mask, q, k)
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(
@@ -121,7 +126,8 @@ def _is_fused_attention(module: nn.Module) -> bool:
         isinstance(weight, nn.Parameter)
         and isinstance(getattr(module, "out_proj", None), nn.Linear)
         and hasattr(module, "num_heads")
-        and getattr(module, "bias_k", None) is None
+        # Anything more that it has learned (a norm of the queries, a `bias_k`) would be lost.
+        and module.state_dict().keys() <= FUSED
         and not getattr(module, "add_zero_attn", False)
     )
 

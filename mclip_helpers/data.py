@@ -25,6 +25,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 EMOJI_SIZE = 72
 STYLES = ("twemoji", "openmoji")
 SPLITS = ("train", "val", "test")
+PEOPLE = ("man", "woman", "person", "men", "women", "people", "boy", "girl", "child", "adult")
+VARIANTS = {"merman": "merperson", "mermaid": "merperson", "older": "old"}  # one thing, two words
 CREDITS = {
     "twemoji": "Twemoji pictures: © Twitter, Inc. and other contributors, CC-BY 4.0",
     "openmoji": "OpenMoji pictures: © the OpenMoji project (openmoji.org), CC-BY-SA 4.0",
@@ -135,10 +137,9 @@ class Emoji:
 def emoji_catalogue() -> tuple[Emoji, ...]:
     """Every emoji with a Twemoji picture and a name, without skin tones and flags.
 
-    A family is the last word of the English name ("man cook" and "woman cook" are both "cook";
-    "facing right" at the end does not count), and lies in one split as a whole: about 40 % of
-    the emoji in "train", 10 % in "val", 50 % in "test". A hash of the family decides, so that
-    new emoji in a later package do not move the others.
+    A family is what the English name is about (see `_family_of`), and lies in one split as a
+    whole: about 40 % of the emoji in "train", 10 % in "val", 50 % in "test". A hash of the family
+    decides, so that new emoji in a later package do not move the others.
     """
     import emoji
 
@@ -155,9 +156,21 @@ def emoji_catalogue() -> tuple[Emoji, ...]:
         if code is None:
             continue
         en, ko = (names[lang].strip(":").replace("_", " ") for lang in ("en", "ko"))
-        family = en.removesuffix(" facing right").split()[-1]
+        family = _family_of(en)
         catalogue.append(Emoji(char, code, en, ko, family, _split_of(family)))
     return tuple(sorted(catalogue, key=lambda e: e.code))
+
+
+def _family_of(name: str) -> str:
+    """The last word that does not say who: both "man cook" and "deaf man" keep the other word.
+
+    Who does it, and which way they face, makes a variant and not another thing. Some variants
+    even have the same pixels ("kiss" and "kiss woman man"), which no two splits may share.
+    """
+    words = name.removesuffix(" facing right").split()
+    while len(words) > 1 and words[-1] in PEOPLE:
+        words.pop()
+    return VARIANTS.get(words[-1], words[-1])
 
 
 def _split_of(family: str) -> str:
@@ -221,8 +234,15 @@ def _emoji_picture(emoji: Emoji, style: str) -> Image.Image:
     return on_white(draw_emoji(emoji, style))
 
 
+def _emoji_copy(emoji: Emoji, style: str) -> Image.Image:
+    """A picture of one's own: drawing on it must not change what the dataset gives next."""
+    return _emoji_picture(emoji, style).copy()
+
+
 def on_white(picture: Image.Image) -> Image.Image:
     """Any picture as RGB, transparent parts white."""
+    if picture.mode.startswith("I"):  # 16-bit grey: Pillow would clip nearly all of it to white
+        picture = picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
@@ -244,7 +264,7 @@ def emoji_dataset(
     pairs = []
     for item in emoji_catalogue():
         if split in (None, item.split):
-            load = functools.partial(_emoji_picture, item, style)
+            load = functools.partial(_emoji_copy, item, style)
             caption = getattr(item, language)
             pairs.append(Pair(f"{style}/{item.code}", caption, _digest(load()), load))
     return PictureDataset(pairs, CREDITS[style])
@@ -281,7 +301,7 @@ def folder_dataset(folder: str | Path) -> PictureDataset:
         else:
             load = functools.partial(_open_picture, folder / file_name)
             pairs.append(Pair(file_name, str(caption).strip(), digest, load))
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder.rglob("*")) if listed else ():
         if path.suffix.lower() in Image.registered_extensions() and path.resolve() not in listed:
             name = path.relative_to(folder)
             problems.append(f"{name}: this picture has no row in {metadata.name}")
@@ -308,7 +328,11 @@ def _metadata_file(folder: Path) -> Path:
 def _read_metadata(path: Path, problems: list[str]) -> Iterator[tuple[int, dict]]:
     """Yield `(row, record)`; rows count from 1, as a person counts them below a CSV's header."""
     needed = ("file_name", "text")
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        problems.append(f"{path.name} is not in UTF-8; save it in that encoding ({error})")
+        return
     if path.suffix == ".csv":
         reader = csv.DictReader(io.StringIO(text, newline=""))
         missing = [column for column in needed if column not in (reader.fieldnames or [])]
@@ -316,9 +340,16 @@ def _read_metadata(path: Path, problems: list[str]) -> Iterator[tuple[int, dict]
             has = ", ".join(reader.fieldnames or []) or "nothing"
             problems.append(f"{path.name}: column {' and '.join(missing)} missing (it has: {has})")
             return
-        yield from enumerate(reader, start=1)
+        for row, record in enumerate(reader, start=1):
+            if None in record:  # where DictReader puts the cells that have no column
+                problems.append(
+                    f"{path.name}, row {row}: more cells than columns; "
+                    f'a caption with a comma needs quotes, "like, this"'
+                )
+            yield row, record
         return
-    for row, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines, which also splits at characters that may stand inside a JSON string.
+    for row, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -347,7 +378,7 @@ class DistinctBatches(Sampler[list[int]]):
     Two equally good pairs in one batch are *false negatives*: the loss would push apart what
     belongs together. A pair that would collide waits for the next batch. The order depends on
     `seed` and `epoch` alone, so that a resumed run sees the batches it would have seen. What is
-    left over at the end, less than a full batch, is dropped.
+    left over at the end is dropped: fewer than `batch_size` groups, so no full batch.
     """
 
     def __init__(self, groups: Sequence[int], batch_size: int, seed: int = 0):
@@ -404,7 +435,14 @@ def loader(
         images = torch.stack([clip.preprocess(picture) for picture in pictures])
         return images, clip.tokenizer(list(captions))
 
+    # A DataLoader draws a number whenever it starts. With a generator of its own it leaves the
+    # global one alone, so that an evaluation between two epochs doesn't change the training.
+    options = {
+        "collate_fn": collate,
+        "num_workers": workers,
+        "generator": torch.Generator().manual_seed(seed),
+    }
     if shuffle:
         batches = DistinctBatches(dataset.groups, batch_size, seed)
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)
-    return DataLoader(dataset, batch_size=batch_size, collate_fn=collate, num_workers=workers)
+        return DataLoader(dataset, batch_sampler=batches, **options)
+    return DataLoader(dataset, batch_size=batch_size, **options)

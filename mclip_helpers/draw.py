@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import html
 import io
+import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 from PIL import Image
+from torch import nn
+
+from .lora import lora_layers, tower_of, why_not
 
 if TYPE_CHECKING:
     from .autograd import Gradients
@@ -45,7 +51,23 @@ class Svg:
     def __init__(self, source: str):
         self.source = source
 
+    def __repr__(self) -> str:
+        return f"<Svg of {len(self.source):,} characters>"
+
     def _repr_svg_(self) -> str:
+        return self.source
+
+
+class Html:
+    """A piece of HTML that shows itself in a notebook; `text` is what it says elsewhere."""
+
+    def __init__(self, source: str, text: str):
+        self.source, self.text = source, text
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
         return self.source
 
 
@@ -121,7 +143,12 @@ def _wrap(text: str, width: int) -> str:
         if lines[-1] and len(lines[-1]) + len(word) >= width:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(lines[:3])
+    return _plain("\n".join(lines[:3]))
+
+
+def _plain(text: str) -> str:
+    """A caption as it is: two dollar signs in it are prices, and not matplotlib's mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _thumbnail(axes, picture: Image.Image, x: float, y: float, size: float) -> None:
@@ -167,7 +194,8 @@ def similarity(
     if title:
         axes.set_title(title, fontsize=10)
     if credit:
-        figure.text(0.5, 0.02, credit, ha="center", va="top", fontsize=7, color="#555555")
+        look = {"ha": "center", "va": "top", "fontsize": 7, "color": "#555555"}
+        axes.text(0.5, -0.015, credit, transform=axes.transAxes, **look)
     figure.colorbar(drawn, ax=axes, shrink=0.7)
     return figure
 
@@ -181,15 +209,16 @@ def probabilities(
 ) -> Chart:
     """Beside each picture, the probability of each label as a bar; `values` (pictures, labels)."""
     n = len(images)
-    figure = Chart(figsize=(7.5, (0.26 * len(labels) + 0.55) * n))
-    grid = figure.subplots(n, 2, squeeze=False, width_ratios=[1, 3.6])
+    # The layout leaves room for labels of any length beside the pictures.
+    figure = Chart(figsize=(7.5, (0.23 * len(labels) + 0.3) * n), layout="constrained")
+    grid = figure.subplots(n, 2, squeeze=False, width_ratios=[1, 5])
     for row, image, shares in zip(grid, images, values.tolist(), strict=True):
         row[0].imshow(to_picture(image))
         row[0].axis("off")
         best = max(shares)
         colours = [COLOURS["text"] if s == best else COLOURS["frozen"] for s in shares]
         row[1].barh(range(len(labels)), shares, color=colours)
-        row[1].set_yticks(range(len(labels)), labels, fontsize=8)
+        row[1].set_yticks(range(len(labels)), [_plain(label) for label in labels], fontsize=8)
         row[1].invert_yaxis()
         row[1].set_xlim(0, 1.12)
         row[1].set_xticks([])
@@ -197,7 +226,7 @@ def probabilities(
             row[1].text(share + 0.01, y, f"{share:.1%}", va="center", fontsize=8)
         _bare(row[1])
     if credit:
-        figure.text(0.5, 0.02, credit, ha="center", va="top", fontsize=7, color="#555555")
+        figure.text(0.5, -0.02, credit, ha="center", va="top", fontsize=7, color="#555555")
     return figure
 
 
@@ -213,8 +242,125 @@ def ranking(
     chosen = dataset.subset(best.indices.tolist())
     titles = [f"{s:.2f}\n{c}" for s, c in zip(best.values.tolist(), chosen.captions, strict=True)]
     chart = pictures([picture for picture, _ in chosen], titles, columns=top, credit=dataset.credit)
-    chart.suptitle(f"“{query}”", fontsize=11, color=COLOURS["text"], y=1.12)
+    chart.suptitle(f"“{_plain(query)}”", fontsize=11, color=COLOURS["text"], y=1.12)
     return chart
+
+
+def answers(
+    dataset: PictureDataset,
+    chosen: Sequence[int],
+    found: Mapping[str, torch.Tensor],
+    *,
+    top: int = 3,
+) -> Chart:
+    """For each chosen picture, what each model answers: its `top` captions, the right ones marked.
+
+    `found` gives by a model's name the similarity (pictures, captions) of the whole dataset. Beside
+    the captions stands the place of the best right one; equally similar wrong ones come before it.
+    """
+    groups = torch.as_tensor(dataset.groups)
+    high, first, wide = 0.24 * top + 0.2, 2.55, 3.2
+    width, height = first + wide * len(found), 0.35 + high * len(chosen)
+    figure = Chart(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    for column, name in enumerate(found):
+        axes.text(first + wide * column, 0.15, name, fontsize=11, weight="bold", va="center")
+    for row, index in enumerate(chosen):
+        middle = 0.35 + high * (row + 0.5)
+        picture, caption = dataset[index]
+        axes.axhline(middle - high / 2, color="#dddddd", lw=0.8)
+        _thumbnail(axes, picture, 0.45, middle, 0.4)
+        axes.text(1.0, middle, _wrap(caption, 19), fontsize=9, weight="bold", va="center")
+        good = groups == groups[index]
+        for column, similarity in enumerate(found.values()):
+            x, own = first + wide * column, similarity[index].cpu()
+            place = 1 + int(((own >= own[good].max()) & ~good).sum())
+            colour = COLOURS["adapter"] if place == 1 else COLOURS["frozen"]
+            axes.text(x, middle, f"{place}.", fontsize=11, weight="bold", color=colour, va="center")
+            for line, answer in enumerate(own.topk(top).indices.tolist()):
+                right = bool(good[answer])
+                said = dataset.captions[answer]
+                said = said if len(said) <= 31 else f"{said[:30]}…"
+                axes.text(
+                    x + 0.5,
+                    middle + 0.24 * (line - (top - 1) / 2),
+                    _plain(f"✓ {said}" if right else said),
+                    fontsize=9,
+                    weight="bold" if right else "normal",
+                    color=COLOURS["adapter"] if right else "#555555",
+                    va="center",
+                )
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    if dataset.credit:
+        figure.text(0.5, -0.02, dataset.credit, ha="center", va="top", fontsize=7, color="#555555")
+    return figure
+
+
+Step = tuple[str, int, Sequence[int]]  # its name, its parameters, the shape of what it gives
+
+
+def towers(
+    image_steps: Sequence[Step],
+    text_steps: Sequence[Step],
+    picture: Image.Image,
+    caption: str,
+    cosine: float,
+    *,
+    credit: str = "",
+) -> Chart:
+    """The two towers side by side, each step a box with its parameters and, below, its shape."""
+    step, box, wide, centres = 0.72, 0.36, 3.3, (1.9, 5.9)
+    rows = max(len(image_steps), len(text_steps))
+    height = 1.55 + step * rows + 0.55
+    figure = Chart(figsize=(7.8, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+
+    def arrow(x0: float, y0: float, x1: float, y1: float) -> None:
+        look = {"arrowstyle": "-|>", "color": "#555555", "lw": 1.1, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", (x1, y1), (x0, y0), arrowprops=look)
+
+    def block(x: float, y: float, width: float, colour: str, learned: bool = True) -> None:
+        shape = FancyBboxPatch(
+            (x - width / 2, y - box / 2),
+            width,
+            box,
+            boxstyle="round,pad=0,rounding_size=0.07",
+            facecolor=f"{colour}22" if learned else "none",
+            edgecolor=colour,
+            linestyle="-" if learned else "--",
+        )
+        axes.add_patch(shape)
+
+    _thumbnail(axes, picture, centres[0], 0.62, 0.5)
+    axes.text(centres[1], 0.62, f"“{_wrap(caption, 30)}”", fontsize=11, ha="center", va="center")
+    end = 1.5 + step * rows
+    for tower, steps, x in (("image", image_steps, centres[0]), ("text", text_steps, centres[1])):
+        colour = COLOURS[tower]
+        axes.text(x, 0.03, f"{tower} tower", fontsize=10, weight="bold", color=colour, ha="center")
+        top = 1.15
+        for i, (name, parameters, shape) in enumerate(steps):
+            y = 1.5 + step * i
+            arrow(x, top, x, y - box / 2)
+            block(x, y, wide, colour, learned=parameters > 0)
+            axes.text(x - wide / 2 + 0.1, y, name, fontsize=9, weight="bold", va="center")
+            said = f"{parameters:,}" if parameters else "nothing learned"
+            axes.text(x + wide / 2 - 0.1, y, said, fontsize=9, ha="right", va="center")
+            size = " × ".join(str(n) for n in shape)
+            axes.text(x + 0.1, y + step / 2, size, fontsize=8, color="#555555", va="center")
+            top = y + box / 2
+        middle = sum(centres) / 2
+        axes.plot([x, x], [top, end], color="#555555", lw=1.1)
+        arrow(x, end, middle + (0.8 if x > middle else -0.8), end)
+    block(sum(centres) / 2, end, 1.6, COLOURS["loss"])
+    axes.text(sum(centres) / 2, end, f"cosine {cosine:.2f}", fontsize=10, ha="center", va="center")
+    axes.set_xlim(0, 7.8)
+    axes.set_ylim(height, -0.1)
+    if credit:
+        figure.text(0.5, 0.0, credit, ha="center", va="top", fontsize=7, color="#555555")
+    return figure
 
 
 # ---------------------------------------------------------------------------------------- numbers
@@ -281,38 +427,50 @@ def epoch_table(run: History) -> Table:
 
 
 def adapter_gradients(found: Gradients) -> Chart:
-    """For each adapter the norms of A's and B's gradient, on a log axis; zeros are named."""
+    """For each adapter the norms of A's and B's gradient, on a log axis; zeros are named.
+
+    More than 30 adapters stand in two columns; their rows get narrower, so that all fit a screen.
+    """
     from .autograd import adapters
 
-    layers = adapters(found)
-    figure = Chart(figsize=(8.5, 0.27 * len(layers) + 1.1))
-    axes = figure.subplots()
-    norms = [g.norm for pair in layers.values() for g in pair.values() if g.norm]
+    layers = list(adapters(found).items())
+    columns = 2 if len(layers) > 30 else 1
+    rows = max(1, -(-len(layers) // columns))
+    high = min(0.27, max(0.14, 9 / rows))  # of a row, in inches
+    small = max(5.0, 7.5 * high / 0.27)
+    figure = Chart(figsize=(7.5 if columns == 1 else 10.5, high * rows + 0.8))
+    grid = figure.subplots(1, columns, sharex=True, squeeze=False)[0]
+    norms = [g.norm for _, pair in layers for g in pair.values() if g.norm]
     floor = min(norms, default=1e-3) / 3
-    for y, (_, pair) in enumerate(layers.items()):
-        for part, shift in (("B", -0.19), ("A", 0.19)):
-            g = pair[part]
-            colour = COLOURS[g.tower or "frozen"]
-            if g.norm:
-                alpha = 1.0 if part == "B" else 0.45
-                axes.barh(
-                    y + shift, g.norm - floor, left=floor, height=0.36, color=colour, alpha=alpha
-                )
-            else:
-                said = "exactly 0" if g.norm == 0 else g.verdict
-                axes.text(floor * 1.05, y + shift, f"{part}: {said}", va="center", fontsize=6.5)
-    axes.set_yticks(range(len(layers)), [_short_layer(name) for name in layers], fontsize=7.5)
-    axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.set_xlim(floor, max(norms, default=1) * 1.5)
-    axes.set_xlabel("norm of the gradient")
+    for column, axes in enumerate(grid):
+        shown = layers[column * rows : (column + 1) * rows]
+        for y, (_, pair) in enumerate(shown):
+            for part, shift in (("B", -0.19), ("A", 0.19)):
+                g = pair[part]
+                colour = COLOURS[g.tower or "frozen"]
+                if g.norm:
+                    alpha = 1.0 if part == "B" else 0.45
+                    axes.barh(
+                        y + shift, g.norm - floor, 0.36, left=floor, color=colour, alpha=alpha
+                    )
+                else:
+                    said = f"{part}: {'exactly 0' if g.norm == 0 else g.verdict}"
+                    axes.text(floor * 1.05, y + shift, said, va="center", fontsize=small - 1)
+        axes.set_yticks(range(len(shown)), [_short_layer(name) for name, _ in shown])
+        axes.tick_params(axis="y", labelsize=small)
+        axes.set_ylim(rows - 0.4, -0.6)
+        axes.set_xscale("log")
+        axes.set_xlim(floor, max(norms, default=1) * 1.5)
+        axes.set_xlabel("norm of the gradient", fontsize=9)
+        _bare(axes)
     keys = [
         Patch(color=COLOURS[tower], alpha=alpha, label=f"{tower} tower, {part}")
         for tower in ("image", "text")
         for part, alpha in (("B", 1.0), ("A", 0.45))
     ]
-    axes.legend(handles=keys, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    _bare(axes)
+    figure.tight_layout(w_pad=2)
+    look = {"frameon": False, "fontsize": 8, "ncols": 4}
+    figure.legend(handles=keys, loc="lower center", bbox_to_anchor=(0.5, 1), **look)
     return figure
 
 
@@ -322,7 +480,202 @@ def _short_layer(name: str) -> str:
     )
 
 
+# ------------------------------------------------------------------------------------------ tokens
+
+TOKEN_KINDS = {
+    "mark": ("#D9DCE1", "start or end"),
+    "known": ("#BFE3F7", "seen in training"),
+    "unknown": ("#F9C6A0", "never seen in training"),
+    "padding": ("transparent", "padding"),
+}
+
+
+def tokens(texts: Mapping[str, Sequence[tuple[str, int, str]]]) -> Html:
+    """Texts cut into tokens, each a coloured chip over its number.
+
+    `texts` gives for each text `(piece, number, kind)` of its tokens; the kinds are the keys of
+    TOKEN_KINDS.
+    """
+
+    def chip(piece: str, below: str, kind: str) -> str:
+        ink = "#111" if kind != "padding" else "inherit;opacity:.45"
+        return (
+            f'<span style="display:inline-block;margin:2px;padding:1px 6px;border-radius:5px;'
+            f"border:1px solid #8A8F98;text-align:center;line-height:1.25;"
+            f'background:{TOKEN_KINDS[kind][0]};color:{ink}">'
+            f"<b>{html.escape(piece)}</b><br>"
+            f'<span style="font-size:10px">{html.escape(below)}</span></span>'
+        )
+
+    blocks, lines = [], []
+    for text, pieces in texts.items():
+        chips = "".join(chip(piece, str(number), kind) for piece, number, kind in pieces)
+        blocks.append(f'<div style="margin-top:8px">{html.escape(text)}<br>{chips}</div>')
+        lines.append(" | ".join([text, *(f"{piece} {number}" for piece, number, _ in pieces)]))
+    kinds = dict.fromkeys(kind for pieces in texts.values() for _, _, kind in pieces)
+    legend = "".join(chip("…", TOKEN_KINDS[kind][1], kind) for kind in TOKEN_KINDS if kind in kinds)
+    return Html(
+        f'<div>{"".join(blocks)}<div style="margin-top:8px">{legend}</div></div>', "\n".join(lines)
+    )
+
+
+# --------------------------------------------------------------------------------------- adapters
+
+
+def matrices(
+    shown: Mapping[str, torch.Tensor],
+    signs: Sequence[str] = (),
+    *,
+    colours: Mapping[str, str] | None = None,
+) -> Chart:
+    """Matrices in a row, all to one scale: red and blue are their values, white is zero.
+
+    `signs` stand between them ("+", "·", "="); `colours` gives a frame to some by name. A kernel
+    with more than two dimensions is drawn as (out, all the rest).
+    """
+    colours = colours or {}
+    values = {name: m.detach().float().cpu().flatten(1).numpy() for name, m in shown.items()}
+    size = max(max(m.shape) for m in values.values())
+    slots = [max(m.shape[1], 0.25 * size) for m in values.values()]
+    gap = (0.07 + 0.021 * max(map(len, signs), default=0)) * size
+    total, high = sum(slots) + gap * (len(slots) - 1), max(m.shape[0] for m in values.values())
+    inches = min(9.5 / total, 3.4 / high)  # of one number
+    figure = Chart(figsize=(total * inches, high * inches + 0.75))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    left, below = 0.0, high / 2 + 0.1 / inches
+    for i, ((name, matrix), slot) in enumerate(zip(values.items(), slots, strict=True)):
+        rows, columns = matrix.shape
+        x, limit = left + slot / 2, np.quantile(np.abs(matrix), 0.99) or 1
+        box = (x - columns / 2, x + columns / 2, rows / 2, -rows / 2)
+        smooth = "nearest" if inches * 110 >= 1 else "antialiased"
+        axes.imshow(matrix, "RdBu_r", vmin=-limit, vmax=limit, extent=box, interpolation=smooth)
+        frame = Rectangle((box[0], box[3]), columns, rows, fill=False, lw=1.4)
+        frame.set(edgecolor=colours.get(name, COLOURS["frozen"]), clip_on=False)
+        axes.add_patch(frame)
+        said = f"{rows} × {columns} = {rows * columns:,}"
+        axes.text(x, below, name, ha="center", va="top", fontsize=10, weight="bold")
+        axes.text(x, below + 0.24 / inches, said, ha="center", va="top", fontsize=8.5)
+        if i < len(signs):
+            middle = left + slot + gap / 2
+            axes.text(middle, 0, signs[i], ha="center", va="center", fontsize=13)
+        left += slot + gap
+    axes.set_xlim(0, total)
+    axes.set_ylim(high / 2 + 0.7 / inches, -high / 2 - 0.05 / inches)
+    return figure
+
+
+def curves(
+    x: Sequence[float],
+    values: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str = "",
+    ylabel: str = "",
+    title: str = "",
+    log: str = "",
+    marker: str = "o",
+    colours: Mapping[str, str] | None = None,
+    at: Mapping[str, float] | None = None,
+) -> Chart:
+    """One curve a name. `log`: the axes with a log scale ("x", "y", "xy"); `at`: upright lines."""
+    figure = Chart(figsize=(7.5, 3.1))
+    axes = figure.subplots()
+    tints = (COLOURS["adapter"], COLOURS["frozen"], COLOURS["image"], COLOURS["text"])
+    for i, (name, curve) in enumerate(values.items()):
+        colour = (colours or {}).get(name, tints[i % len(tints)])
+        axes.plot(x, curve, marker=marker, ms=4, lw=1.4, color=colour, label=name)
+    for name, place in (at or {}).items():
+        axes.axvline(place, color="#999999", lw=1, ls="--")
+        axes.text(place, 1.01, name, transform=axes.get_xaxis_transform(), ha="center", fontsize=8)
+    if "x" in log:
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(x, [f"{number:g}" for number in x])
+        axes.minorticks_off()
+    if "y" in log:
+        axes.set_yscale("log")
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set_title(title, fontsize=10, loc="left", pad=14 if at else 6)
+    if len(values) > 1:
+        axes.legend(frameon=False, fontsize=8)
+    _bare(axes)
+    return figure
+
+
+def adapter_map(model: nn.Module) -> Chart:
+    """A row for each block of each tower, a square for each Linear and each convolution in it.
+
+    Filled: it carries an adapter. Grey: it could. Hollow: it can't (`why_not`).
+    """
+    adapted = {id(layer) for _, layer in lora_layers(model)}
+    rows: dict[str, dict[str, list[str]]] = {"image": {}, "text": {}}
+    for name, layer in model.named_modules():
+        if ".base_layer" in name or ".lora_" in name:
+            continue
+        if id(layer) in adapted or isinstance(layer, nn.Linear | nn.Conv2d):
+            kind = (
+                "adapter"
+                if id(layer) in adapted
+                else "could"
+                if why_not(layer) is None
+                else "can't"
+            )
+            name = name.removeprefix("base_model.model.")
+            rows[tower_of(name) or "text"].setdefault(_block_of(name), []).append(kind)
+    high = max(len(blocks) for blocks in rows.values())
+    figure = Chart(figsize=(9.5, 0.25 * high + 0.9))
+    wide = [max((len(kinds) for kinds in blocks.values()), default=1) for blocks in rows.values()]
+    wide = [max(number, 8) for number in wide]
+    grid = figure.subplots(1, 2, width_ratios=wide)
+    looks = {
+        "adapter": {"facecolor": COLOURS["adapter"], "edgecolor": COLOURS["adapter"]},
+        "could": {"facecolor": "#C9CCD1", "edgecolor": "#C9CCD1"},
+        "can't": {"facecolor": "none", "edgecolor": "#C9CCD1"},
+    }
+    for axes, width, (tower, blocks) in zip(grid, wide, rows.items(), strict=True):
+        for y, kinds in enumerate(blocks.values()):
+            for x, kind in enumerate(kinds):
+                axes.add_patch(Rectangle((x, y - 0.36), 0.72, 0.72, **looks[kind]))
+        axes.set_yticks(range(len(blocks)), list(blocks), fontsize=8)
+        axes.set_title(f"{tower} tower", fontsize=10, loc="left", color=COLOURS[tower])
+        axes.set_xlim(-0.3, width)
+        axes.set_ylim(high - 0.4, -0.6)
+        axes.set_aspect("equal", anchor="NW")
+        axes.set_xticks([])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    said = {"adapter": "has an adapter", "could": "could have one", "can't": "can't have one"}
+    keys = [Patch(**looks[kind], label=text) for kind, text in said.items()]
+    figure.legend(handles=keys, frameon=False, fontsize=8.5, ncols=3, loc="upper center")
+    figure.subplots_adjust(wspace=0.3, top=1 - 0.62 / figure.get_figheight())
+    return figure
+
+
+def _block_of(name: str) -> str:
+    """The block that a layer lies in, as short as can be: "stages.3.blocks.0", "head"."""
+    path = _short_layer(name).split(".")
+    for i, part in enumerate(path[:-1]):
+        if part in ("blocks", "resblocks"):
+            return ".".join(path[: i + 2])
+    if path[0] == "stages":
+        return ".".join(path[:3])
+    return path[0]
+
+
 # ----------------------------------------------------------------------------------------- graphs
+
+
+@contextmanager
+def _without_messages_of_libraries() -> Iterator[None]:
+    """Fontconfig complains of a machine's settings straight to file 2, past Python's stderr."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def graph(dot_source: str) -> Svg:
@@ -344,5 +697,6 @@ def graph(dot_source: str) -> Svg:
                 "drawing a graph needs Graphviz: install its `dot` program (apt, brew or conda "
                 "install graphviz), or `pip install pygraphviz`, which carries one"
             ) from error
-        svg = pygraphviz.AGraph(string=dot_source).draw(format="svg", prog="dot").decode()
+        with _without_messages_of_libraries():
+            svg = pygraphviz.AGraph(string=dot_source).draw(format="svg", prog="dot").decode()
     return Svg(svg[svg.index("<svg") :])

@@ -64,8 +64,8 @@ def retrieval(
     Features (N, D), row i with row i; they are normalised here. `groups` (N): pairs with the same
     number are equally good answers; None if all differ. A query's rank is that of its best good
     answer; wrong answers with the same similarity count as ranked before it, so that a model that
-    gives every pair the same number scores as badly as it is. `chunk` queries are compared at a
-    time: memory grows with chunk · N, not with N².
+    gives every pair the same number scores as badly as it is. NaN counts as wrong. `chunk` queries
+    are compared at a time: memory grows with chunk · N, not with N².
     """
     if image_features.dim() != 2 or image_features.shape != text_features.shape:
         raise ValueError(
@@ -85,8 +85,9 @@ def retrieval(
         for own, wanted in zip(queries.split(chunk), group.split(chunk), strict=True):
             similarity = own @ gallery.T
             good = wanted[:, None] == group[None, :]
-            best = similarity.masked_fill(~good, -torch.inf).amax(1, keepdim=True)
-            ahead = (similarity >= best) & ~good | similarity.isnan() & ~good
+            undefined = similarity.isnan()
+            best = similarity.masked_fill(~good | undefined, -torch.inf).amax(1, keepdim=True)
+            ahead = ((similarity >= best) | undefined) & ~good
             found.append(1 + ahead.sum(1))
         return torch.cat(found).float()
 

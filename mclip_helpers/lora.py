@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from .attention import PROJECTIONS, SplitAttention, fuse_attention, split_attention
@@ -173,18 +175,23 @@ def inject_lora(
     """
     if any(isinstance(m, LoraLayer) for m in model.modules()):
         raise ValueError("this model has LoRA adapters already; load a fresh one, or merge them")
-    if rank < 1:
-        raise ValueError(f"rank is {rank}; it must be at least 1")
+    if not isinstance(rank, int) or rank < 1:
+        raise ValueError(f"rank is {rank}; it must be a whole number, at least 1")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
     rewritten = split_attention(model)
     try:
         names = lora_targets(model, targets)
-    except ValueError:
+    except Exception:
         if rewritten:
             fuse_attention(model)
         raise
     freeze_batch_norm(model)
+    # A regular expression of whole names. PEFT would take those in a list for the ends of names:
+    # `transformer.…` (the text tower of ViT-B-32) also for `visual.transformer.…`.
+    whole = "|".join(re.escape(name) for name in names)
     config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names, bias="none"
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=whole, bias="none"
     )
     peft = get_peft_model(model, config)
     wrapped = {name for name, m in model.named_modules() if isinstance(m, LoraLayer)}
@@ -236,36 +243,75 @@ def fingerprint(model: nn.Module) -> str:
 def save_adapter(peft: PeftModel, path: str | Path) -> Path:
     """Write the adapter to the folder `path`: whole, or not at all.
 
-    Beside PEFT's `adapter_config.json` and `adapter_model.safetensors` lies `base_model.json`:
-    the base's name and fingerprint, and the value of `logit_scale`. Returns the folder.
+    Beside PEFT's `adapter_config.json` and `adapter_model.safetensors` lie `base_model.json` (the
+    base's name and fingerprint, and the value of `logit_scale`) and a model card. Returns the
+    folder.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
         fresh = Path(temporary) / "adapter"
-        peft.save_pretrained(fresh)
+        # No embedding is trained; left to itself, PEFT would ask the hub for the base's config.
+        peft.save_pretrained(fresh, save_embedding_layers=False)
         base = {
             "name": getattr(peft.get_base_model(), "name_or_path", "unnamed"),
             "fingerprint": fingerprint(peft),
             "logit_scale": peft.get_base_model().logit_scale.item(),
         }
         (fresh / BASE_FILE).write_text(json.dumps(base, indent=2) + "\n")
+        (fresh / "README.md").write_text(_card(base["name"], peft), encoding="utf-8")
+        old = Path(temporary) / "old"
         if path.exists():
-            path.rename(Path(temporary) / "old")
-        fresh.rename(path)
+            path.rename(old)
+        try:
+            fresh.rename(path)
+        except BaseException:
+            if old.exists():
+                old.rename(path)
+            raise
     return path
+
+
+def _card(base: str, peft: PeftModel) -> str:
+    """The model card: what it is and how to load it. (PEFT's own is a form to fill in.)"""
+    name, _, weights = base.partition("/")
+    config = peft.peft_config["default"]
+    return f"""---
+library_name: peft
+base_model: {base}
+tags: [lora, mobileclip]
+---
+
+# LoRA adapter for {name} (weights: {weights})
+
+Rank {config.r}, alpha {config.lora_alpha}, on {sum(1 for _ in lora_layers(peft))} layers. It fits
+this base alone, and `load_adapter` checks that it is this one:
+
+    import mclip_helpers as mh
+
+    clip = mh.load_model("{name}", pretrained="{weights}")
+    peft = mh.load_adapter(clip.model, "the folder of this file")
+
+The licence of the base holds for the adapter, too.
+"""
 
 
 def load_adapter(model: nn.Module, path: str | Path, *, trainable: bool = False) -> PeftModel:
     """Put the adapter saved in `path` on `model`, in place; its outputs are those of before.
 
     Raises FileNotFoundError if the folder is not a saved adapter, and ValueError, before anything
-    is changed, if the adapter was made for another base: both names are given.
+    is changed, if it is damaged or was made for another base: both names are given.
     """
     path = Path(path)
-    missing = [f for f in (BASE_FILE, "adapter_config.json") if not (path / f).is_file()]
+    files = (BASE_FILE, CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME)
+    missing = [file for file in files if not (path / file).is_file()]
     if missing:
         raise FileNotFoundError(f"{path} is not an adapter saved by save_adapter: no {missing[0]}")
+    try:
+        with safe_open(path / SAFETENSORS_WEIGHTS_NAME, framework="pt"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"{path / SAFETENSORS_WEIGHTS_NAME} is damaged: {error}") from error
     if any(isinstance(m, LoraLayer) for m in model.modules()):
         raise ValueError("this model has LoRA adapters already; load a fresh one, or merge them")
     base = json.loads((path / BASE_FILE).read_text())

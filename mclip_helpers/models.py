@@ -30,6 +30,7 @@ from torch import nn
 
 NANO = "nano"
 RANDOM = "random"
+PLAIN = {"mean": (0, 0, 0), "std": (1, 1, 1)}  # a transform that leaves colours at 0…1
 APPLE_LICENCE = (
     "Apple's weights are under Apple's research licence (AMLR): for research, not for products. "
     "Adapters made from them are derivatives and carry it on."
@@ -164,20 +165,21 @@ def load_model(
     if name not in open_clip.list_models():
         raise ValueError(_unknown(name))
     if pretrained == RANDOM:
-        model, preprocess = _build(name, {"mean": (0, 0, 0), "std": (1, 1, 1)})
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        model, preprocess = _build(name, _tag_config(name, tags[0]) if tags else PLAIN)
     elif name == NANO:
         if pretrained not in (None, NANO):
             raise ValueError(f"nano has no weights {pretrained!r}; leave `pretrained` out")
         pretrained = NANO
-        model, preprocess = _build(name, {"mean": (0, 0, 0), "std": (1, 1, 1)})
+        model, preprocess = _build(name, PLAIN)
         path = data_folder() / f"{NANO}.safetensors"
         if not path.exists():
             raise WeightsError(f"{path} is missing; get it back with: git checkout {path}")
         _fill(model, path, lambda: _nano_state(path, model), f"git checkout {path}")
     else:
         pretrained = pretrained or _first_tag(name)
+        path = _download(name, pretrained, cache_dir)  # first: building a large model takes long
         model, preprocess = _build(name, _tag_config(name, pretrained))
-        path = _download(name, pretrained, cache_dir)
         _fill(model, path, lambda: load_file(path), f"delete {path.resolve()} and load again")
     # PEFT notes this as the base of every adapter made from the model.
     model.name_or_path = f"{name}/{pretrained}"
@@ -265,14 +267,12 @@ def _fill(
 ) -> None:
     """Load what `read` gives, every key of it and no other, into `model`."""
     try:
-        state = read()
-    except (SafetensorError, KeyError, OSError) as error:
+        model.load_state_dict(read(), strict=True)
+    except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is damaged ({error}). To mend it: {cure}") from error
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
+    except (KeyError, IndexError, RuntimeError) as error:
         raise WeightsError(
             f"{path} does not hold the weights of this model: it is another model's file, or made "
             f"for another version of open_clip or timm (here: open_clip {open_clip.__version__}). "
-            f"{str(error)[:400]}"
+            f"To mend it: {cure}. {str(error)[:400]}"
         ) from error

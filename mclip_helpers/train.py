@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from .data import PictureDataset, loader
 from .evaluate import evaluate
+from .lora import lora_layers
 from .loss import NotFiniteError, contrastive_loss
 from .models import Clip
 
@@ -98,7 +100,8 @@ def train(
 
     `checkpoint`: a file to which everything is saved after each epoch, at once or not at all. If it
     exists, the run goes on from there and ends with the same bits as one that never stopped; the
-    random state kept is torch's and Python's. ValueError if it is of a run with other settings.
+    random state kept is torch's and Python's. ValueError if it is of a run with other settings,
+    pictures, captions, adapters or base (`augment` and `evaluate_on` can't be compared).
 
     Raises TrainingDiverged at the first loss or gradient that is not a number; that step is not
     taken.
@@ -118,8 +121,12 @@ def train(
     settings = {
         "model": getattr(model, "name_or_path", "unnamed"),
         "pairs": len(dataset),
+        "pictures and captions": _digest(f"{p.digest} {p.caption}".encode() for p in dataset.pairs),
         "trained tensors": len(parameters),
         "trained numbers": sum(p.numel() for p in parameters.values()),
+        "names of trained tensors": _digest(name.encode() for name in parameters),
+        "adapters": _adapter_settings(model),
+        "frozen weights": _digest(_bytes(p) for p in model.parameters() if not p.requires_grad),
         "epochs": epochs,
         "batch_size": batch_size,
         "lr": lr,
@@ -194,6 +201,27 @@ def _diverged(error: NotFiniteError, epoch: int, step: int, scheduler) -> str:
 
 
 # ------------------------------------------------------------------------------------- checkpoints
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _adapter_settings(model: nn.Module) -> list[str]:
+    """What the adapters' shapes don't tell."""
+    found = {
+        f"alpha {layer.lora_alpha[name]}, dropout {getattr(dropout, 'p', 0.0)}"
+        for _, layer in lora_layers(model)
+        for name, dropout in layer.lora_dropout.items()
+    }
+    return sorted(found)
 
 
 def _state_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

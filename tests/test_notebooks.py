@@ -222,6 +222,7 @@ def test_what_is_wrong_is_reported(
     ("fallback", "kept"),
     [
         ({"text/plain": "HBox(children=(IntSlider(value=3),))"}, []),
+        ({"text/plain": "VBox(children=(Text(value='a happy face', description='fi…"}, []),
         ({"text/plain": "  0%|          | 0/10 [00:00<?, ?it/s]"}, []),
         ({}, []),
         ({"text/plain": "R@1 rises from 2 % to 31 %"}, ["text/plain"]),

@@ -16,7 +16,8 @@ from nbformat import NotebookNode
 
 WIDGET = "application/vnd.jupyter.widget"
 # What a widget says of itself as text: `HBox(children=…)`, or a progress bar that has not begun.
-USELESS_TEXT = re.compile(r"\w+\(.*\)|.*\b0%\|.*", re.DOTALL)
+# Long ones are cut short by ipywidgets itself, with an ellipsis.
+USELESS_TEXT = re.compile(r"\w+\(.*[)…]|.*\b0%\|.*", re.DOTALL)
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 

@@ -1,0 +1,86 @@
+"""Choose the learning rates of notebook 05, for each method its own, without the test split.
+
+    python benchmarks/learning_rates.py [--epochs 6]
+
+The validation split alone is small (some 110 emoji), so a part of the train split's families is
+held out as well: each method learns from the rest, and is judged on both together, in both styles.
+The best R@1 in the new style wins; the old style is printed beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+
+import torch
+from torchvision.transforms import RandomAffine
+
+import mclip_helpers as mh
+
+GRID = {
+    "LoRA": (5e-4, 1e-3, 2e-3, 4e-3),
+    "full": (1e-4, 3e-4, 1e-3),
+    "heads": (1e-3, 3e-3, 1e-2),
+}
+
+
+def prepared(method: str) -> mh.Clip:
+    """A fresh model of which `method` trains its part; the same three ways as in notebook 05."""
+    clip = mh.load_model("nano")
+    torch.manual_seed(0)
+    if method == "LoRA":
+        mh.inject_lora(clip.model, rank=8, alpha=16, targets="image")
+    elif method == "full":
+        clip.model.requires_grad_(True)
+    else:
+        mh.freeze_batch_norm(clip.model)
+        for name, p in clip.model.named_parameters():
+            p.requires_grad_("head." in name or "text_projection" in name)
+    return clip
+
+
+def split(style: str) -> tuple[mh.PictureDataset, mh.PictureDataset]:
+    """What is learned from, and what the choice is made with: other families."""
+    family = {f"{style}/{item.code}": item.family for item in mh.emoji_catalogue()}
+    train = mh.emoji_dataset(style, "train")
+    held_out = [hashlib.sha256(family[p.name].encode()).digest()[31] >= 150 for p in train.pairs]
+    learn = train.subset(i for i, held in enumerate(held_out) if not held)
+    choose = train.subset(i for i, held in enumerate(held_out) if held)
+    return learn, choose + mh.emoji_dataset(style, "val")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=6)
+    args = parser.parse_args()
+    (new_learn, new_choose), (old_learn, old_choose) = split("openmoji"), split("twemoji")
+    augment = RandomAffine(degrees=10, translate=(0.05, 0.05), scale=(0.85, 1.1), fill=(255,) * 3)
+    print(f"learning from {len(new_learn)} emoji in two styles, choosing with {len(new_choose)}")
+
+    rows = []
+
+    def note(method: str, lr: str, clip: mh.Clip) -> None:
+        new, old = mh.evaluate(clip, new_choose), mh.evaluate(clip, old_choose)
+        shares = (new.image_to_text[1], new.image_to_text[5], old.image_to_text[1])
+        rows.append([method, lr, *(f"{share:.1%}" for share in shares)])
+        print(*rows[-1], flush=True)
+
+    note("base", "–", mh.load_model("nano"))
+    for method, rates in GRID.items():
+        for lr in rates:
+            clip = prepared(method)
+            mh.train(
+                clip,
+                new_learn + old_learn,
+                epochs=args.epochs,
+                lr=lr,
+                augment=augment,
+                progress=False,
+            )
+            note(method, f"{lr:g}", clip)
+    print()
+    print(mh.draw.Table(["", "lr", "OpenMoji R@1", "OpenMoji R@5", "Twemoji R@1"], rows))
+
+
+if __name__ == "__main__":
+    main()

