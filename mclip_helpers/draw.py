@@ -124,8 +124,10 @@ def pictures(
     credit = getattr(images, "credit", "") if credit is None else credit
     shown = [to_picture(image[0] if isinstance(image, tuple) else image) for image in images]
     rows = -(-len(shown) // columns)
-    figure = Chart(figsize=(1.35 * columns, 1.72 * rows + 0.25))
-    grid = figure.subplots(rows, columns, squeeze=False)
+    size, gap = 1.2, 0.12 if titles is None else 0.55  # inches: a picture, and between two rows
+    figure = Chart(figsize=(1.15 * size * columns, size * rows + gap * (rows - 1)))
+    space = {"left": 0, "right": 1, "bottom": 0, "top": 1, "hspace": gap / size}
+    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw=space)
     for axes in grid.flat:
         axes.axis("off")
     for i, (axes, picture) in enumerate(zip(grid.flat, shown, strict=False)):
@@ -133,7 +135,7 @@ def pictures(
         if titles is not None:
             axes.set_title(_wrap(titles[i], 17), fontsize=8)
     if credit:
-        figure.text(0.5, 0.0, credit, ha="center", va="top", fontsize=7, color="#555555")
+        figure.text(0.5, -0.1 / rows, credit, ha="center", va="top", fontsize=7, color="#555555")
     return figure
 
 
@@ -242,7 +244,7 @@ def ranking(
     chosen = dataset.subset(best.indices.tolist())
     titles = [f"{s:.2f}\n{c}" for s, c in zip(best.values.tolist(), chosen.captions, strict=True)]
     chart = pictures([picture for picture, _ in chosen], titles, columns=top, credit=dataset.credit)
-    chart.suptitle(f"“{_plain(query)}”", fontsize=11, color=COLOURS["text"], y=1.12)
+    chart.suptitle(f"“{_plain(query)}”", fontsize=11, color=COLOURS["text"], y=1.5, va="bottom")
     return chart
 
 

@@ -19,7 +19,6 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from .attention import PROJECTIONS, SplitAttention, fuse_attention, split_attention
@@ -244,8 +243,8 @@ def save_adapter(peft: PeftModel, path: str | Path) -> Path:
     """Write the adapter to the folder `path`: whole, or not at all.
 
     Beside PEFT's `adapter_config.json` and `adapter_model.safetensors` lie `base_model.json` (the
-    base's name and fingerprint, and the value of `logit_scale`) and a model card. Returns the
-    folder.
+    base's name and fingerprint, the value of `logit_scale`, a checksum) and a model card. Returns
+    the folder.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -257,6 +256,7 @@ def save_adapter(peft: PeftModel, path: str | Path) -> Path:
             "name": getattr(peft.get_base_model(), "name_or_path", "unnamed"),
             "fingerprint": fingerprint(peft),
             "logit_scale": peft.get_base_model().logit_scale.item(),
+            "adapter_sha256": _sha256(fresh / SAFETENSORS_WEIGHTS_NAME),
         }
         (fresh / BASE_FILE).write_text(json.dumps(base, indent=2) + "\n")
         (fresh / "README.md").write_text(_card(base["name"], peft), encoding="utf-8")
@@ -270,6 +270,10 @@ def save_adapter(peft: PeftModel, path: str | Path) -> Path:
                 old.rename(path)
             raise
     return path
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _card(base: str, peft: PeftModel) -> str:
@@ -307,14 +311,15 @@ def load_adapter(model: nn.Module, path: str | Path, *, trainable: bool = False)
     missing = [file for file in files if not (path / file).is_file()]
     if missing:
         raise FileNotFoundError(f"{path} is not an adapter saved by save_adapter: no {missing[0]}")
-    try:
-        with safe_open(path / SAFETENSORS_WEIGHTS_NAME, framework="pt"):
-            pass
-    except SafetensorError as error:
-        raise ValueError(f"{path / SAFETENSORS_WEIGHTS_NAME} is damaged: {error}") from error
     if any(isinstance(m, LoraLayer) for m in model.modules()):
         raise ValueError("this model has LoRA adapters already; load a fresh one, or merge them")
     base = json.loads((path / BASE_FILE).read_text())
+    # PEFT would only warn of a missing tensor, and leave that adapter at its random start.
+    if base["adapter_sha256"] != _sha256(path / SAFETENSORS_WEIGHTS_NAME):
+        raise ValueError(
+            f"{path / SAFETENSORS_WEIGHTS_NAME} is damaged, or not the file that {BASE_FILE} "
+            f"beside it belongs to; save the adapter again"
+        )
     name = getattr(model, "name_or_path", "unnamed")
     if base["name"] != name:
         raise ValueError(f"the adapter in {path} was made for {base['name']!r}, not for {name!r}")

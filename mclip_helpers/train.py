@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
@@ -158,6 +158,7 @@ def train(
                 loss.backward()
                 _check_gradients(parameters)
             except NotFiniteError as error:
+                model.eval()
                 raise TrainingDiverged(_diverged(error, epoch, len(losses), scheduler)) from error
             optimizer.step()
             if train_logit_scale:
@@ -269,9 +270,12 @@ def _resume(
     settings: dict,
 ) -> tuple[History, int]:
     """Put everything back as `_save` found it; returns the history and the epochs done."""
-    with safe_open(path, framework="pt") as file:
-        notes = json.loads(file.metadata()["notes"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = json.loads(file.metadata()["notes"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a checkpoint of train() ({error!r})") from error
     differing = [k for k in settings if settings[k] != notes["settings"].get(k)]
     if differing:
         raise ValueError(

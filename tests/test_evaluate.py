@@ -57,7 +57,7 @@ NO_NUMBERS = st.just([math.nan] * 4)
 
 @st.composite
 def cases(draw) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    n = draw(st.integers(1, 12))
+    n = draw(st.integers(1, 8))
     rows = st.lists(st.one_of(SIGNS, SIGNS, SIGNS, NO_NUMBERS), min_size=n, max_size=n)
     groups = draw(st.lists(st.integers(0, 5), min_size=n, max_size=n))
     return np.array(draw(rows)), np.array(draw(rows)), groups

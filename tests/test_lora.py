@@ -11,6 +11,7 @@ import copy
 import hashlib
 import json
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -642,6 +643,18 @@ def test_a_damaged_adapter_file_is_refused(folder: Path):
     untouched(model, "nano")
 
 
+def test_an_adapter_file_that_lacks_a_tensor_is_refused(folder: Path):
+    """PEFT would load it with a warning, and the layer would compute with a random A."""
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    del tensors[next(iter(tensors))]
+    save_file(tensors, path)
+    model = fresh("nano").model
+    with pytest.raises(ValueError, match="is damaged, or not the file"):
+        mh.load_adapter(model, folder)
+    untouched(model, "nano")
+
+
 def test_loading_onto_a_model_with_adapters_is_refused(nano: mh.Clip, folder: Path):
     """`nano` has them since `folder` was made."""
     before, adapters = form(nano.model), adapter_state(nano.model)
@@ -703,14 +716,16 @@ def test_a_save_replaces_what_was_there(nano: mh.Clip, folder: Path):
 @pytest.mark.filterwarnings("error")
 def test_saving_asks_no_network(nano: mh.Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """PEFT would look the base up on the hub, and warn that it could not."""
-    import socket
+    asked = []
 
-    def fail(*args, **kwargs):
-        raise AssertionError("the network was asked")
+    def refuse(*args, **kwargs):
+        asked.append(args)
+        raise OSError("no network here")
 
-    monkeypatch.setattr(socket, "getaddrinfo", fail)
-    monkeypatch.setattr(socket.socket, "connect", fail)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
     mh.save_adapter(mh.inject_lora(nano.model, targets="all"), tmp_path / "adapter")
+    assert asked == []
 
 
 def test_a_trained_logit_scale_travels_with_the_adapter(

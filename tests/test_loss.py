@@ -1,4 +1,4 @@
-"""The contrastive loss: open_clip's in value and gradient, the one derived by hand, its refusals."""
+"""The contrastive loss: open_clip's in value and gradient, the hand-derived one, its refusals."""
 
 from __future__ import annotations
 

@@ -411,6 +411,15 @@ def test_a_checkpoint_of_other_settings_is_refused_naming_them(
     assert broken_off.read_bytes() == bytes_before
 
 
+@pytest.mark.parametrize("content", [b"", b"not safetensors at all"])
+def test_a_file_that_is_no_checkpoint_is_refused(emoji, tmp_path: Path, content: bytes):
+    path = tmp_path / "checkpoint"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"checkpoint is not a checkpoint of train\(\)"):
+        run(adapted(), emoji, checkpoint=path)
+    assert path.read_bytes() == content
+
+
 def test_a_checkpoint_of_the_same_number_of_other_layers_is_refused(emoji, tmp_path: Path):
     path = tmp_path / "checkpoint"
     run(adapted(targets=r"text\..*\.q_proj"), emoji, epochs=1, checkpoint=path)
