@@ -1,10 +1,11 @@
 """Choose the learning rates of notebook 05, for each method its own, without the test split.
 
-    python benchmarks/learning_rates.py [--epochs 6]
+    python benchmarks/learning_rates.py [--epochs 8]
 
 The validation split alone is small (some 110 emoji), so a part of the train split's families is
 held out as well: each method learns from the rest, and is judged on both together, in both styles.
-The best R@1 in the new style wins; the old style is printed beside it.
+The best R@1 in the new style wins; the old style is printed beside it. With fewer pictures to
+learn from, 8 epochs here are about as many steps as 5 there.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from torchvision.transforms import RandomAffine
 import mclip_helpers as mh
 
 GRID = {
-    "LoRA": (5e-4, 1e-3, 2e-3, 4e-3),
-    "full": (1e-4, 3e-4, 1e-3),
-    "heads": (1e-3, 3e-3, 1e-2),
+    "LoRA": (1e-3, 2e-3, 4e-3),
+    "full": (1e-4, 2e-4, 4e-4),
+    "heads": (1e-3, 2e-3, 4e-3),
 }
 
 
@@ -51,7 +52,7 @@ def split(style: str) -> tuple[mh.PictureDataset, mh.PictureDataset]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=8)
     args = parser.parse_args()
     (new_learn, new_choose), (old_learn, old_choose) = split("openmoji"), split("twemoji")
     augment = RandomAffine(degrees=10, translate=(0.05, 0.05), scale=(0.85, 1.1), fill=(255,) * 3)
@@ -73,6 +74,7 @@ def main() -> None:
                 clip,
                 new_learn + old_learn,
                 epochs=args.epochs,
+                batch_size=128,
                 lr=lr,
                 augment=augment,
                 progress=False,

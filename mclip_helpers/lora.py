@@ -315,7 +315,7 @@ def load_adapter(model: nn.Module, path: str | Path, *, trainable: bool = False)
         raise ValueError("this model has LoRA adapters already; load a fresh one, or merge them")
     base = json.loads((path / BASE_FILE).read_text())
     # PEFT would only warn of a missing tensor, and leave that adapter at its random start.
-    if base["adapter_sha256"] != _sha256(path / SAFETENSORS_WEIGHTS_NAME):
+    if base.get("adapter_sha256") != _sha256(path / SAFETENSORS_WEIGHTS_NAME):
         raise ValueError(
             f"{path / SAFETENSORS_WEIGHTS_NAME} is damaged, or not the file that {BASE_FILE} "
             f"beside it belongs to; save the adapter again"

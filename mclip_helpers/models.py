@@ -77,7 +77,14 @@ class Clip:
         """
         table = self.model.text.token_embedding.weight
         numbers = [n for n in self.tokenizer([text])[0].tolist() if n and not table[n].any()]
-        return [self.tokenizer.decode([n]).strip() for n in numbers]
+        pieces, part = [], []
+        for n in numbers:
+            part.append(n)
+            piece = self.tokenizer.decode(part).strip()
+            if "\ufffd" not in piece:  # else a part of a letter: it goes on in the next token
+                pieces.append(piece)
+                part = []
+        return pieces + [self.tokenizer.decode([n]).strip() for n in part]
 
 
 # ------------------------------------------------------------------------------------------ nano

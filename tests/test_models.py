@@ -211,8 +211,11 @@ def test_unknown_tokens_names_the_words_never_seen_and_no_others(nano):
     assert nano.unknown_tokens("") == []
 
 
-def test_a_model_without_zero_rows_has_no_unknown_tokens(nano):
+def test_neither_padding_nor_one_zero_in_a_row_makes_a_token_unknown(nano):
     fresh = mh.load_model("nano", pretrained="random", device="cpu")
+    with torch.no_grad():
+        fresh.model.text.token_embedding.weight[0] = 0  # the number of the padding
+        fresh.model.text.token_embedding.weight[:, 0] = 0
     assert fresh.unknown_tokens(strange_word(nano)) == []
 
 
