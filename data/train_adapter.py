@@ -25,8 +25,8 @@ def main() -> None:
     mh.train(
         clip,
         mh.emoji_dataset("openmoji", "train") + mh.emoji_dataset("twemoji", "train"),
-        epochs=4,
-        batch_size=64,
+        epochs=5,
+        batch_size=128,
         lr=1e-3,
         seed=0,
         augment=RandomAffine(
