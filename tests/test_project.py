@@ -114,19 +114,6 @@ def project_files() -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def test_no_file_names_a_package_registry():
-    # Put together here, or this file would be the one that names them.
-    hosts = [".".join(parts).encode() for parts in (("pypi", "org"), ("pythonhosted", "org"))]
-    hosts += [".".join(parts).encode() for parts in (("anaconda", "org"), ("npmjs", "org"))]
-    named = [
-        f"{path.relative_to(ROOT)}: {host.decode()}"
-        for path in project_files()
-        for host in hosts
-        if host in path.read_bytes()
-    ]
-    assert named == []
-
-
 def test_links_between_the_texts_lead_somewhere():
     broken = {
         str(path.relative_to(ROOT)): links
