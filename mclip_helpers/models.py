@@ -191,6 +191,9 @@ def load_model(
     # PEFT notes this as the base of every adapter made from the model.
     model.name_or_path = f"{name}/{pretrained}"
     # Convolutions run about twice as fast in this layout, and it changes no number's meaning.
+    # One thing to know: with torch 2.15 on a CPU, the weight gradient of a strided 1×1 convolution
+    # of 256-pixel pictures (the stem of Apple's models) crashes in it. LoRA doesn't ask for that
+    # gradient; full fine-tuning does, and needs model.to(memory_format=torch.contiguous_format).
     model = model.to(device or default_device(), memory_format=torch.channels_last).eval()
     return Clip(model, preprocess, open_clip.get_tokenizer(name), name, pretrained)
 
