@@ -15,6 +15,7 @@ import hashlib
 
 import torch
 from torchvision.transforms import RandomAffine
+from training_step import full, heads
 
 import mclip_helpers as mh
 
@@ -32,11 +33,9 @@ def prepared(method: str) -> mh.Clip:
     if method == "LoRA":
         mh.inject_lora(clip.model, rank=8, alpha=16, targets="image")
     elif method == "full":
-        clip.model.requires_grad_(True)
+        full(clip.model)
     else:
-        mh.freeze_batch_norm(clip.model)
-        for name, p in clip.model.named_parameters():
-            p.requires_grad_("head." in name or "text_projection" in name)
+        heads(clip.model)
     return clip
 
 

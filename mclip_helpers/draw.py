@@ -100,6 +100,12 @@ def _bare(axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _credit(figure: Figure, credit: str, y: float) -> None:
+    """The attribution line, small and centred, its upper edge at the height `y` of the figure."""
+    if credit:
+        figure.text(0.5, y, credit, ha="center", va="top", fontsize=7, color="#555555")
+
+
 # -------------------------------------------------------------------------------------- pictures
 
 
@@ -134,8 +140,7 @@ def pictures(
         axes.imshow(picture, interpolation="lanczos")
         if titles is not None:
             axes.set_title(_wrap(titles[i], 17), fontsize=8)
-    if credit:
-        figure.text(0.5, -0.1 / rows, credit, ha="center", va="top", fontsize=7, color="#555555")
+    _credit(figure, credit, -0.1 / rows)
     return figure
 
 
@@ -227,8 +232,7 @@ def probabilities(
         for y, share in enumerate(shares):
             row[1].text(share + 0.01, y, f"{share:.1%}", va="center", fontsize=8)
         _bare(row[1])
-    if credit:
-        figure.text(0.5, -0.02, credit, ha="center", va="top", fontsize=7, color="#555555")
+    _credit(figure, credit, -0.02)
     return figure
 
 
@@ -295,8 +299,7 @@ def answers(
                 )
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
-    if dataset.credit:
-        figure.text(0.5, -0.02, dataset.credit, ha="center", va="top", fontsize=7, color="#555555")
+    _credit(figure, dataset.credit, -0.02)
     return figure
 
 
@@ -360,8 +363,7 @@ def towers(
     axes.text(sum(centres) / 2, end, f"cosine {cosine:.2f}", fontsize=10, ha="center", va="center")
     axes.set_xlim(0, 7.8)
     axes.set_ylim(height, -0.1)
-    if credit:
-        figure.text(0.5, 0.0, credit, ha="center", va="top", fontsize=7, color="#555555")
+    _credit(figure, credit, 0.0)
     return figure
 
 

@@ -226,13 +226,18 @@ def base_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
+def tensor_bytes(tensor: torch.Tensor) -> bytes:
+    """The numbers of `tensor` as they lie in memory, row by row."""
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
 def fingerprint(model: nn.Module) -> str:
     """A hash of all the base's numbers but `logit_scale`, which may be trained with an adapter."""
     digest = hashlib.sha256()
     for name, value in sorted(base_state_dict(model).items()):
         if name != "logit_scale" and not name.endswith("num_batches_tracked"):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            digest.update(tensor_bytes(value))
     return digest.hexdigest()[:16]
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from .data import PictureDataset, loader
 from .evaluate import evaluate
-from .lora import lora_layers
+from .lora import lora_layers, tensor_bytes
 from .loss import NotFiniteError, contrastive_loss
 from .models import Clip
 
@@ -126,7 +126,9 @@ def train(
         "trained numbers": sum(p.numel() for p in parameters.values()),
         "names of trained tensors": _digest(name.encode() for name in parameters),
         "adapters": _adapter_settings(model),
-        "frozen weights": _digest(_bytes(p) for p in model.parameters() if not p.requires_grad),
+        "frozen weights": _digest(
+            tensor_bytes(p) for p in model.parameters() if not p.requires_grad
+        ),
         "epochs": epochs,
         "batch_size": batch_size,
         "lr": lr,
@@ -209,10 +211,6 @@ def _digest(parts: Iterable[bytes]) -> str:
     for part in parts:
         digest.update(part + b"\n")
     return digest.hexdigest()[:16]
-
-
-def _bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _adapter_settings(model: nn.Module) -> list[str]:
