@@ -8,7 +8,7 @@ One module per idea; each imports only from those to its left:
 
 from . import draw, widgets
 from .attention import SplitAttention, fuse_attention, split_attention
-from .autograd import gradients
+from .autograd import gradients, trace
 from .data import (
     DataError,
     DistinctBatches,
@@ -76,6 +76,7 @@ __all__ = [
     "save_adapter",
     "split_attention",
     "tower_of",
+    "trace",
     "train",
     "trainable_parameters",
     "unfreeze_batch_norm",

@@ -19,11 +19,12 @@ from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 from PIL import Image
 from torch import nn
 
+from .graph import block_of, short_name
 from .lora import lora_layers, tower_of, why_not
 
 if TYPE_CHECKING:
-    from .autograd import Gradients
     from .data import PictureDataset
+    from .graph import Gradients
     from .train import History
 
 # Distinct for colour-blind readers as well (after Okabe and Ito).
@@ -435,9 +436,7 @@ def adapter_gradients(found: Gradients) -> Chart:
 
     More than 30 adapters stand in two columns; their rows get narrower, so that all fit a screen.
     """
-    from .autograd import adapters
-
-    layers = list(adapters(found).items())
+    layers = list(found.adapters.items())
     columns = 2 if len(layers) > 30 else 1
     rows = max(1, -(-len(layers) // columns))
     high = min(0.27, max(0.14, 9 / rows))  # of a row, in inches
@@ -460,7 +459,7 @@ def adapter_gradients(found: Gradients) -> Chart:
                 else:
                     said = f"{part}: {'exactly 0' if g.norm == 0 else g.verdict}"
                     axes.text(floor * 1.05, y + shift, said, va="center", fontsize=small - 1)
-        axes.set_yticks(range(len(shown)), [_short_layer(name) for name, _ in shown])
+        axes.set_yticks(range(len(shown)), [short_name(name) for name, _ in shown])
         axes.tick_params(axis="y", labelsize=small)
         axes.set_ylim(rows - 0.4, -0.6)
         axes.set_xscale("log")
@@ -476,12 +475,6 @@ def adapter_gradients(found: Gradients) -> Chart:
     look = {"frameon": False, "fontsize": 8, "ncols": 4}
     figure.legend(handles=keys, loc="lower center", bbox_to_anchor=(0.5, 1), **look)
     return figure
-
-
-def _short_layer(name: str) -> str:
-    return (
-        name.removeprefix("visual.trunk.").removeprefix("text.transformer.").removeprefix("text.")
-    )
 
 
 # ------------------------------------------------------------------------------------------ tokens
@@ -624,7 +617,7 @@ def adapter_map(model: nn.Module) -> Chart:
                 else "can't"
             )
             name = name.removeprefix("base_model.model.")
-            rows[tower_of(name) or "text"].setdefault(_block_of(name), []).append(kind)
+            rows[tower_of(name) or "text"].setdefault(block_of(name), []).append(kind)
     high = max(len(blocks) for blocks in rows.values())
     figure = Chart(figsize=(9.5, 0.25 * high + 0.9))
     wide = [max((len(kinds) for kinds in blocks.values()), default=1) for blocks in rows.values()]
@@ -652,17 +645,6 @@ def adapter_map(model: nn.Module) -> Chart:
     figure.legend(handles=keys, frameon=False, fontsize=8.5, ncols=3, loc="upper center")
     figure.subplots_adjust(wspace=0.3, top=1 - 0.62 / figure.get_figheight())
     return figure
-
-
-def _block_of(name: str) -> str:
-    """The block that a layer lies in, as short as can be: "stages.3.blocks.0", "head"."""
-    path = _short_layer(name).split(".")
-    for i, part in enumerate(path[:-1]):
-        if part in ("blocks", "resblocks"):
-            return ".".join(path[: i + 2])
-    if path[0] == "stages":
-        return ".".join(path[:3])
-    return path[0]
 
 
 # ----------------------------------------------------------------------------------------- graphs

@@ -33,7 +33,7 @@ BASE_FILE = "base_model.json"
 def tower_of(name: str) -> str | None:
     """ "image" or "text": the tower that a parameter or module belongs to; None for neither."""
     name = name.removeprefix("base_model.model.")
-    if name.startswith("visual."):
+    if name == "visual" or name.startswith("visual."):
         return "image"
     return None if name in ("", "logit_scale", "logit_bias") else "text"
 
