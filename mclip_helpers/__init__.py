@@ -2,11 +2,11 @@
 
 One module per idea; each imports only from those to its left:
 
-    data · models · attention  →  lora · loss  →  evaluate · train · autograd  →  draw
-    →  widgets · machine
+    data · models · attention  →  lora · loss  →  evaluate · train · graph  →  autograd
+    →  draw  →  diagrams  →  widgets · machine
 """
 
-from . import draw, widgets
+from . import diagrams, draw, widgets
 from .attention import SplitAttention, fuse_attention, split_attention
 from .autograd import gradients, trace
 from .data import (
@@ -55,6 +55,7 @@ __all__ = [
     "check_machine",
     "contrastive_loss",
     "default_device",
+    "diagrams",
     "draw",
     "embed",
     "emoji_catalogue",

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import html
 import io
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +29,8 @@ COLOURS = {
     "loss": "#CC79A7",
     "adapter": "#009E73",
     "frozen": "#8A8F98",
+    "model": "#56B4E9",  # of no tower
+    "weights": "#E69F00",  # trained, and no adapter
 }
 
 
@@ -645,44 +642,3 @@ def adapter_map(model: nn.Module) -> Chart:
     figure.legend(handles=keys, frameon=False, fontsize=8.5, ncols=3, loc="upper center")
     figure.subplots_adjust(wspace=0.3, top=1 - 0.62 / figure.get_figheight())
     return figure
-
-
-# ----------------------------------------------------------------------------------------- graphs
-
-
-@contextmanager
-def _without_messages_of_libraries() -> Iterator[None]:
-    """Fontconfig complains of a machine's settings straight to file 2, past Python's stderr."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def graph(dot_source: str) -> Svg:
-    """Lay out a Graphviz source with the `dot` program, or with pygraphviz' own if there is none.
-
-    RuntimeError, with what to install, where there is neither.
-    """
-    if shutil.which("dot"):
-        command = ["dot", "-Tsvg"]
-        done = subprocess.run(command, input=dot_source.encode(), capture_output=True, check=False)
-        if done.returncode:
-            raise ValueError(f"dot refused the graph: {done.stderr.decode()}")
-        svg = done.stdout.decode()
-    else:
-        try:
-            import pygraphviz
-        except ImportError as error:
-            raise RuntimeError(
-                "drawing a graph needs Graphviz: install its `dot` program (apt, brew or conda "
-                "install graphviz), or `pip install pygraphviz`, which carries one"
-            ) from error
-        with _without_messages_of_libraries():
-            svg = pygraphviz.AGraph(string=dot_source).draw(format="svg", prog="dot").decode()
-    return Svg(svg[svg.index("<svg") :])

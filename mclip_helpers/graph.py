@@ -256,10 +256,14 @@ def layer_and_part(name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Path:
-    """A shortest way from the loss to one parameter. `ways` counts all the ways there are."""
+    """A shortest way from the loss to one parameter. `ways` counts all the ways there are.
+
+    `kinds` has for each node what `Group.kind` would be.
+    """
 
     parameter: str
     nodes: tuple[Node, ...]
+    kinds: tuple[str, ...]
     ways: int
 
     def table(self):
@@ -272,7 +276,7 @@ class Path:
                 node.operation,
                 node.where or "(the loss)",
                 _shape(node.shape),
-                _norm(node.norm_in),
+                short_number(node.norm_in),
             ]
             for i, node in enumerate(self.nodes, start=1)
         ]
@@ -298,8 +302,9 @@ def _shape(shape: tuple[int, ...] | None) -> str:
     return " × ".join(map(str, shape)) if shape else "one number"
 
 
-def _norm(norm: float | None) -> str:
-    return "–" if norm is None else "0" if norm == 0 else f"{norm:.2e}"
+def short_number(norm: float | None) -> str:
+    """Two digits of it; a dash for none."""
+    return "–" if norm is None else "0" if norm == 0 else f"{norm:.2g}"
 
 
 # ---------------------------------------------------------------------------------------- collapse
@@ -323,6 +328,11 @@ class Group:
     norm: float | None
     note: str = ""
 
+    @property
+    def is_end(self) -> bool:
+        """Whether it is made of leaves: parameters, at which the gradient arrives."""
+        return self.key.startswith("w")
+
 
 @dataclass(frozen=True)
 class Collapsed:
@@ -331,6 +341,7 @@ class Collapsed:
     level: str
     groups: tuple[Group, ...]
     edges: tuple[tuple[str, str], ...]
+    within: str | None = None
 
     def group_of(self, node: int) -> Group | None:
         """The group that a node is in; None if it is outside of what is shown."""
@@ -367,7 +378,7 @@ class Norms:
     def __repr__(self) -> str:
         from . import draw
 
-        rows = [[t, b, _norm(n)] for t, blocks in self.towers.items() for b, n in blocks]
+        rows = [[t, b, short_number(n)] for t, blocks in self.towers.items() for b, n in blocks]
         return str(draw.Table(["tower", "block", "norm of the gradient that arrives"], rows))
 
     def plot(self):
@@ -532,7 +543,8 @@ class Graph:
         while step is not None:
             way.insert(0, self.nodes[step])
             step = came_from[step]
-        return Path(leaf.where, tuple(way), self.ways(leaf.index))
+        kinds = ["adapter" if is_adapter(node.where) else self.tower(node) for node in way]
+        return Path(leaf.where, tuple(way), tuple(kinds), self.ways(leaf.index))
 
     def ways(self, index: int) -> int:
         """In how many ways the gradient comes from the roots to a node."""
@@ -581,7 +593,7 @@ class Graph:
             if a in owner and b in owner and owner[a] != owner[b]
         }
         dark, dark_edges = self._dark(level, within, groups) if level != "operations" else ([], [])
-        return Collapsed(level, (*groups, *dark), (*edges, *dark_edges))
+        return Collapsed(level, (*groups, *dark), (*edges, *dark_edges), within)
 
     def _nothing_within(self, name: str) -> str:
         names = {clean_name(call.module) for call in self.calls}
@@ -610,7 +622,8 @@ class Graph:
         number = 0
 
         def piece() -> tuple[str, str, str, tuple[int, ...]]:
-            label = place[1] if place[1] else place[0]
+            single = level == "operations"
+            label = self.nodes[run[0]].operation if single else place[1] or place[0]
             kind = "adapter" if is_adapter(place[1]) else place[0]
             return f"g{number}", label, kind, tuple(run)
 
@@ -668,7 +681,7 @@ class Graph:
             if len(leaves) > 1 or not label:
                 label = f"{len(leaves)} {'matrices A, B' if kind == 'adapter' else 'weights'}"
         elif len(members) == 1:
-            note = members[0].operation
+            note = members[0].operation if label != members[0].operation else members[0].where
         elif len({n.module for n in members}) == 1:
             kinds = Counter(n.operation.removesuffix("0").removesuffix("Backward") for n in members)
             note = ", ".join(f"{k} ×{n}" if n > 1 else k for k, n in kinds.items())
