@@ -184,7 +184,7 @@ class _Source:
         for r in rows:
             above = {n: [place[a] for a, b, _ in self.edges if b == n and a in place] for n in r}
             middle = {n: sum(places) / len(places) for n, places in above.items() if places}
-            r.sort(key=lambda n: middle.get(n, 0.0))  # noqa: B023 – used at once
+            r.sort(key=lambda n: middle.get(n, 0.0))
             place |= {n: (x + 0.5) / len(r) - 0.5 for x, n in enumerate(r)}
         return rows
 
