@@ -18,6 +18,7 @@ from .data import (
     folder_dataset,
     loader,
 )
+from .derivatives import in_words
 from .evaluate import Retrieval, embed, evaluate, retrieval, zero_shot
 from .lora import (
     base_state_dict,
@@ -65,6 +66,7 @@ __all__ = [
     "freeze_batch_norm",
     "fuse_attention",
     "gradients",
+    "in_words",
     "inject_lora",
     "load_adapter",
     "load_model",

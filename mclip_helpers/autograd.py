@@ -13,6 +13,7 @@ keeps is offered to a hook first.
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from bisect import bisect_left, bisect_right
@@ -48,6 +49,7 @@ from .lora import tower_of
 
 HALF = (torch.float16, torch.bfloat16)
 NO_NUMBER = 2**64 - 1  # the number of a node that ends in a tensor
+NOT_COMPUTED = "nothing in the graph was computed from it"
 
 
 def gradients(model: nn.Module) -> Gradients:
@@ -68,23 +70,38 @@ def _gradient(
     why: str = "",
     in_optimizer: bool | None = None,
 ) -> Gradient:
-    place = (*layer_and_part(name), tower_of(name))
+    place = (clean_name(name), *layer_and_part(name), tower_of(name))
     return Gradient(*place, tuple(p.shape), p.requires_grad, norm, why, in_optimizer)
 
 
-def _norm(gradient: torch.Tensor, exact: bool = True) -> torch.Tensor:
-    """The Euclidean norm. If `exact`, it is zero only where every number is.
+_Norm = torch.Tensor | float
+_Norms = tuple[_Norm | None, ...]
+_Shapes = tuple[tuple[int, ...] | None, ...]
+
+
+def _norm(gradient: torch.Tensor) -> _Norm:
+    """The Euclidean norm, zero only where every number is; on the CPU at once as a number.
 
     (The square of a small number is zero long before the number is: in double precision later.)
     """
     if gradient.requires_grad:  # only under `create_graph`
         gradient = gradient.detach()
-    if gradient.is_sparse:
-        gradient = gradient.coalesce().values()
-    if exact and gradient.device.type != "mps" and not gradient.is_complex():
-        return torch.linalg.vector_norm(gradient, dtype=torch.float64)
+    if gradient.layout is not torch.strided:
+        sparse = gradient.layout is torch.sparse_coo
+        gradient = (gradient.coalesce() if sparse else gradient).values()
+    if gradient.device.type != "cpu":
+        exact = gradient.device.type != "mps" and not gradient.is_complex()
+        return torch.linalg.vector_norm(gradient, dtype=torch.float64 if exact else None)
     wider = torch.float32 if gradient.dtype in HALF else None
-    return torch.linalg.vector_norm(gradient, dtype=wider)
+    norm = torch.linalg.vector_norm(gradient, dtype=wider).item()
+    if 1e-15 < norm < 1e15 or (norm == 0 and not gradient.any()):
+        return norm
+    # Double precision takes a CPU many times as long: only where it matters.
+    double = gradient.to(torch.complex128 if gradient.is_complex() else torch.float64)
+    largest = double.abs().max()
+    if 0 < largest < math.inf:
+        return (torch.linalg.vector_norm(double / largest) * largest).item()
+    return norm
 
 
 # ------------------------------------------------------------------------------------- the record
@@ -92,11 +109,15 @@ def _norm(gradient: torch.Tensor, exact: bool = True) -> torch.Tensor:
 
 @dataclass(slots=True)
 class _Call:
-    """A module's call while it is being recorded. Its nodes have numbers from `first` to `last`."""
+    """A module's call while it is being recorded. Its nodes have numbers from `first` to `last`.
+
+    `repeats` is the index of the call that this one makes once more, for checkpointing.
+    """
 
     module: str
-    call: int
+    thread: _Thread
     inside: int | None
+    repeats: int | None
     recorded: bool
     in_backward: bool
     first: int
@@ -107,19 +128,21 @@ class _Call:
 class _Thread:
     """What one thread has done. Autograd numbers the nodes of each thread for itself.
 
-    `marks` are pairs: from this number of a node on, the innermost running call is that one.
+    From the number `since[i]` of a node on, the innermost running call is `innermost[i]`.
     """
 
     def __init__(self) -> None:
         self.running: list[int] = []
-        self.marks: list[tuple[int, int | None]] = []
+        self.since: list[int] = []
+        self.innermost: list[int | None] = []
 
     def mark(self, number: int) -> None:
-        self.marks.append((number, self.running[-1] if self.running else None))
+        self.since.append(number)
+        self.innermost.append(self.running[-1] if self.running else None)
 
     def call_of(self, number: int) -> int | None:
-        at = bisect_right(self.marks, number, key=lambda mark: mark[0]) - 1
-        return self.marks[at][1] if at >= 0 else None
+        at = bisect_right(self.since, number) - 1
+        return self.innermost[at] if at >= 0 else None
 
 
 class _Kept:
@@ -141,20 +164,18 @@ class _Kept:
         return self.tensor
 
 
-_Norms = tuple[torch.Tensor | None, ...]
-_Shapes = tuple[tuple[int, ...] | None, ...]
+class _Handed:
+    """A gradient on its way from one node to the next, and its norm."""
 
+    __slots__ = ("norm", "tensor", "version")
 
-@dataclass(slots=True)
-class _Visit:
-    """One time that a backward pass, of that number, came to a node."""
+    def __init__(self, tensor: torch.Tensor, norm: _Norm | None):
+        # Weak: held by us, it could not be added to in place, nor become a `.grad` uncopied.
+        self.tensor, self.version, self.norm = weakref.ref(tensor), tensor._version, norm
 
-    order: int
-    backward: int
-    incoming: _Norms
-    incoming_shapes: _Shapes
-    outgoing: _Norms | None = None
-    outgoing_shapes: _Shapes = ()
+    def is_still(self, tensor: torch.Tensor) -> bool:
+        """Whether this is what arrives: a hook on the way may have put another in its place."""
+        return self.tensor() is tensor and self.version == tensor._version
 
 
 @dataclass(slots=True)
@@ -165,12 +186,12 @@ class _Node:
     """
 
     number: int
+    thread: _Thread
     made_by: int | None
     edges: tuple[tuple[AutogradNode | None, int], ...]
-    handles: list
-    visits: list[_Visit] = field(default_factory=list)
+    handles: list = field(default_factory=list)
+    visits: list[Visit] = field(default_factory=list)
     inner: list[AutogradNode] = field(default_factory=list)  # roots of a backward run inside it
-    is_measured: bool = False  # what goes out of it has a hook of its own
 
 
 class trace:
@@ -184,7 +205,8 @@ class trace:
     pass ran in the block, or only one whose forward pass ran before it. It records what goes
     through `Tensor.backward` and `torch.autograd.backward`, not through `torch.autograd.grad`.
     Where the block's own code sets hooks for saved tensors (checkpointing does), theirs are used:
-    what they keep is not counted.
+    what they keep is not counted. PyTorch refuses `torch.func`'s transforms beside such hooks, so
+    they can't run in the block.
     """
 
     _running = threading.Lock()
@@ -196,9 +218,13 @@ class trace:
     ):
         if not isinstance(model, nn.Module | Mapping):
             raise TypeError(f"expected a module or a dict of tensors, got {type(model).__name__}")
-        self._model = model
+        for name, value in model.items() if isinstance(model, Mapping) else ():
+            if not isinstance(value, torch.Tensor):
+                raise TypeError(f"expected a dict of tensors; {name!r} is a {type(value).__name__}")
+        self._model: nn.Module | Mapping[str, torch.Tensor] | None = model
         self._optimizer = optimizer
         self._graph: Graph | None = None
+        self._labels: dict[AutogradNode, str] | None = None  # none outside of the block
         self._problem = "the recording has not ended: read `graph` after the `with` block"
 
     @property
@@ -207,9 +233,23 @@ class trace:
             raise RuntimeError(self._problem)
         return self._graph
 
+    def label(self, **results: torch.Tensor) -> None:
+        """Name results of the block, as in `tape.label(loss=loss)`: their nodes carry the names.
+
+        Raises ValueError for a tensor that no node of a graph made, RuntimeError outside the block.
+        """
+        if self._labels is None:
+            raise RuntimeError("nothing is being recorded: use `label` inside the `with` block")
+        for name, tensor in results.items():
+            if tensor.grad_fn is None:
+                raise ValueError(f"{name} has no grad_fn: no operation on the tape made it")
+            self._labels[tensor.grad_fn] = name
+
     # ---- begin and end
 
     def __enter__(self) -> trace:
+        if self._model is None:
+            raise RuntimeError("this recording has ended: begin another one with `trace(model)`")
         if not trace._running.acquire(blocking=False):
             raise RuntimeError(
                 "another recording is running: one at a time. End its `with` block first"
@@ -224,26 +264,26 @@ class trace:
         return self
 
     def _begin(self) -> None:
-        self._graph = None
         self._first = torch.autograd._get_sequence_nr()
         self._threads: defaultdict[int, _Thread] = defaultdict(_Thread)
         self._calls: list[_Call] = []
-        self._times: Counter[str] = Counter()
+        self._repeats: Counter[tuple[int, AutogradNode, str]] = Counter()
         self._nodes: dict[AutogradNode, _Node] = {}
-        self._feeders: Counter[tuple[AutogradNode, int]] = Counter()
+        self._labels = {}
+        self._handed_on: dict[tuple[AutogradNode | None, int], _Handed | None] = {}
         self._roots: list[AutogradNode] = []
         self._running_node: AutogradNode | None = None
         self._depth = self._backward_calls = self._passes = self._pass = 0
         self._count, self._count_kept = count(1), count()
         self._kept: weakref.WeakSet[_Kept] = weakref.WeakSet()
         self._saved = Saved({})
-        self._zero: set[str] = set()
+        self._zero: list[str] = []
         self._modules: dict[nn.Module, str] = {}
         self._weights: Counter[str] = Counter()
         self._memory: list[torch.Tensor] = []
         self._names: dict[torch.Tensor, tuple[str, ...]] = {}
         if isinstance(self._model, nn.Module):
-            for name, module in self._model.named_modules(remove_duplicate=False):
+            for name, module in _named_modules(self._model):
                 # A module that is registered under two names goes by the first of them.
                 self._modules.setdefault(module, name)
                 self._memory += filter(torch.is_tensor, module._buffers.values())
@@ -276,6 +316,11 @@ class trace:
         said = None if error is None else f"{type(error).__name__}: {error}"
         try:
             self._finish(said)
+        except Exception as own:
+            if error is None:
+                raise
+            # The block's own error goes on, and is the one to read.
+            self._problem = f"the block broke off: {said}; what it had recorded is lost: {own}"
         finally:
             self._exit.close()
 
@@ -285,10 +330,12 @@ class trace:
             for handle in node.handles:
                 handle.remove()
         self._nodes, self._roots, self._running_node = {}, [], None
-        self._feeders.clear()
+        self._repeats.clear()
+        self._handed_on.clear()
+        self._labels = None
         self._kept.clear()
         del self._modules, self._names, self._memory
-        self._model = self._optimizer = None  # type: ignore[assignment]
+        self._model = self._optimizer = None
 
     def _name(self, tensor: torch.Tensor, name: str) -> None:
         self._names[tensor] = (*self._names.get(tensor, ()), name)
@@ -303,22 +350,47 @@ class trace:
         if name is None:
             return
         here, number = self._here(), torch.autograd._get_sequence_nr()
-        self._times[name] += 1
         inside = here.running[-1] if here.running else None
+        repeats = self._repeated(name) if self._depth else None
         here.running.append(len(self._calls))
         here.mark(number)
         recorded, in_backward = torch.is_grad_enabled(), self._depth > 0
         self._calls.append(
-            _Call(name, self._times[name], inside, recorded, in_backward, number, number)
+            _Call(name, here, inside, repeats, recorded, in_backward, number, number)
         )
+
+    def _repeated(self, name: str) -> int | None:
+        """The call that is being made again, where a function runs its forward pass in backward.
+
+        Checkpointing with `use_reentrant=True` does so: its first run is under `no_grad`, and
+        follows the making of its node.
+        """
+        node = self._running_node
+        if not isinstance(node, torch.autograd.function.BackwardCFunction):
+            return None
+        record, key = self._nodes[node], (self._pass, node, name)
+        since = [
+            i
+            for i, call in enumerate(self._calls)
+            if call.module == name and call.thread is record.thread and call.first > record.number
+        ]
+        before = self._repeats[key]
+        self._repeats[key] += 1
+        if before >= len(since) or self._calls[since[before]].recorded:
+            return None
+        first = self._calls[since[before]].repeats  # of a checkpoint inside a checkpoint
+        return since[before] if first is None else first
 
     def _leave_module(self, module: nn.Module, _inputs: object, output: object) -> None:
         here, number = self._here(), torch.autograd._get_sequence_nr()
-        if module not in self._modules or not here.running:
+        name = self._modules.get(module)
+        if not any(self._calls[i].module == name for i in reversed(here.running)):
             return
-        call = self._calls[here.running.pop()]
+        call = None
+        while call is None or call.module != name:  # an interrupt leaves some without this hook
+            call = self._calls[here.running.pop()]
+            call.last = number
         here.mark(number)
-        call.last = number
         call.needs_gradient = any(t.requires_grad for t in _tensors_in(output))
 
     def _keep(self, tensor: torch.Tensor) -> _Kept:
@@ -331,22 +403,27 @@ class trace:
     # ---- the backward pass
 
     def _backward(self, original, tensors, *args, **kwargs) -> None:
+        if self._model is None:  # somebody has kept this function for longer than the block
+            return original(tensors, *args, **kwargs)
+        if not isinstance(tensors, torch.Tensor | GradientEdge):
+            tensors = tuple(tensors)  # it may be a generator
         roots = _nodes_of(tensors)
         if self._depth == 0:
             self._backward_calls += 1
             if self._backward_calls == 1:
                 self._saved = self._count_saved()
-                self._zero = {
+                self._zero = [
                     name
                     for tensor, names in self._names.items()
                     for name in names
                     if tensor.requires_grad and not tensor.any()
-                }
-            self._roots += [root for root in roots if root not in self._roots]
+                ]
+            self._roots += [root for root in dict.fromkeys(roots) if root not in self._roots]
         elif self._running_node is not None:  # checkpointing runs a backward pass inside of one
             self._nodes[self._running_node].inner += roots
         self._watch(roots)
-        outside = self._running_node, self._pass
+        outside = self._running_node, self._pass, self._handed_on
+        self._handed_on = {}
         self._passes += 1
         self._pass = self._passes
         self._depth += 1
@@ -354,14 +431,10 @@ class trace:
             original(tensors, *args, **kwargs)
         finally:
             self._depth -= 1
-            self._running_node, self._pass = outside
+            self._running_node, self._pass, self._handed_on = outside
 
     def _watch(self, roots: list[AutogradNode]) -> None:
-        """Put our hooks on every node behind `roots` that has none yet.
-
-        What comes in is measured at every node. What goes out comes in at the next one, unless
-        something else flows into the same place: only then it is measured apart.
-        """
+        """Put our hooks on every node behind `roots` that has none yet."""
         here = self._here()
         waiting = list(roots)
         while waiting:
@@ -370,46 +443,54 @@ class trace:
                 continue
             number = node._sequence_nr()
             made_by = None if number == NO_NUMBER else here.call_of(number)
-            handle = node.register_prehook(partial(self._arrive, node, number == NO_NUMBER))
             edges = node.next_functions
-            self._nodes[node] = _Node(number, made_by, edges, [handle])
-            for edge in edges:
-                if edge[0] is not None:
-                    self._feeders[edge] += 1
-                    waiting.append(edge[0])
-        for node, record in self._nodes.items():
-            if not record.is_measured and any(self._feeders[edge] > 1 for edge in record.edges):
-                record.is_measured = True
-                record.handles.append(node.register_hook(partial(self._depart, record)))
+            record = self._nodes[node] = _Node(number, here, made_by, edges)
+            record.handles.append(node.register_prehook(partial(self._arrive, node)))
+            record.handles.append(node.register_hook(partial(self._depart, record)))
+            waiting += [behind for behind, _ in edges if behind is not None]
 
-    def _arrive(
-        self, node: AutogradNode, is_leaf: bool, incoming: tuple[torch.Tensor | None, ...]
-    ) -> None:
-        visit = _Visit(next(self._count), self._pass, _norms(incoming, is_leaf), _shapes(incoming))
-        self._nodes[node].visits.append(visit)
-        self._running_node = node
+    def _arrive(self, node: AutogradNode, incoming: tuple[torch.Tensor | None, ...]) -> None:
+        if self._depth:  # else it is `torch.autograd.grad`
+            norms = tuple([self._measured(node, i, t) for i, t in enumerate(incoming)])
+            visit = Visit(next(self._count), norms, None, _shapes(incoming), ())
+            self._nodes[node].visits.append(visit)
+            self._running_node = node
 
     def _depart(self, record: _Node, outgoing: tuple[torch.Tensor | None, ...], _) -> None:
-        visit = record.visits[-1]
-        visit.outgoing, visit.outgoing_shapes = _norms(outgoing, False), _shapes(outgoing)
+        if self._depth:
+            visit = record.visits[-1]
+            visit.outgoing, visit.outgoing_shapes = _norms(outgoing), _shapes(outgoing)
+            for edge, tensor, norm in zip(record.edges, outgoing, visit.outgoing, strict=False):
+                # Of two that flow into the same place the sum arrives, and neither of them.
+                known = tensor is not None and edge not in self._handed_on
+                self._handed_on[edge] = _Handed(tensor, norm) if known else None
+
+    def _measured(
+        self, node: AutogradNode, result: int, tensor: torch.Tensor | None
+    ) -> _Norm | None:
+        """Its norm. What arrives is, as a rule, what was measured when it went out."""
+        if tensor is None:
+            return None
+        handed = self._handed_on.pop((node, result), None)
+        return handed.norm if handed and handed.is_still(tensor) else _norm(tensor)
 
     # ---- what was kept
 
     def _count_saved(self) -> Saved:
         """The tensors that are still kept now, by the memory they lie in."""
-        the_models = {t.untyped_storage().data_ptr() for t in self._memory}
+        the_models = {memory.data_ptr() for t in self._memory for memory in _memory(t)}
         counted: set[int] = set()
         modules: dict[str, int] = {}
         of_the_model = 0
         for kept in sorted(self._kept, key=lambda kept: kept.number):
-            memory = kept.tensor.untyped_storage()
-            if memory.data_ptr() in counted:
-                continue
-            counted.add(memory.data_ptr())
-            if memory.data_ptr() in the_models:
-                of_the_model += memory.nbytes()
-            else:
-                modules[kept.module] = modules.get(kept.module, 0) + memory.nbytes()
+            for memory in _memory(kept.tensor):
+                if memory.data_ptr() in counted:
+                    continue
+                counted.add(memory.data_ptr())
+                if memory.data_ptr() in the_models:
+                    of_the_model += memory.nbytes()
+                else:
+                    modules[kept.module] = modules.get(kept.module, 0) + memory.nbytes()
         return Saved(modules, of_the_model)
 
     # ---- the end
@@ -429,15 +510,31 @@ class trace:
                 "known of where it came from: run the forward pass inside the block too"
             )
             return
+        threads = {node.thread for node in operations}
+        if any(
+            call.recorded and not call.in_backward and call.last > call.first
+            for call in self._calls
+            if threads and call.thread not in threads
+        ):
+            self._problem = (
+                "the forward pass ran in another thread than the backward pass, where PyTorch "
+                "numbers the nodes anew, so it is not known what made them: run both in one thread"
+            )
+            return
         self._graph = self._build(error)
 
     def _build(self, error: str | None) -> Graph:
         ordered = sorted(self._nodes.items(), key=lambda item: item[1].number)
         index = {node: i for i, (node, _) in enumerate(ordered)}
-        self._fill_outgoing(broke_off=error is not None)
-        read = _read_norms([v for _, node in ordered for v in node.visits])
-        nodes = tuple(self._node(node, record, index, read) for node, record in ordered)
-        calls = self._build_calls(nodes, [record for _, record in ordered])
+        _fetch_norms([visit for _, record in ordered for visit in record.visits])
+        made: defaultdict[int, list[int]] = defaultdict(list)
+        for node, record in ordered:
+            if record.made_by is not None:
+                again = self._calls[record.made_by].repeats
+                made[record.made_by if again is None else again].append(index[node])
+        times = self._count_calls(made)
+        nodes = tuple(self._node(node, record, index, times) for node, record in ordered)
+        calls = self._build_calls(made, times)
         graph = Graph(
             nodes,
             tuple(index[root] for root in self._roots),
@@ -450,68 +547,77 @@ class trace:
         )
         return replace(graph, gradients=Gradients(self._build_gradients(graph)))
 
-    def _fill_outgoing(self, broke_off: bool) -> None:
-        """Take over what came in at the nodes behind, where it was not measured apart."""
-        arrived = {
-            (node, visit.backward): visit
-            for node, record in self._nodes.items()
-            for visit in record.visits
-        }
-        last = max((visit.order for visit in arrived.values()), default=0)
-        for (node, number), visit in arrived.items():
-            if visit.outgoing is not None or (broke_off and visit.order == last):
-                continue
-            norms, shapes = [], []
-            for behind, result in self._nodes[node].edges:
-                there = arrived.get((behind, number)) if behind is not None else None
-                norms.append(there.incoming[result] if there else None)
-                shapes.append(there.incoming_shapes[result] if there else None)
-            visit.outgoing, visit.outgoing_shapes = tuple(norms), tuple(shapes)
+    def _count_calls(self, made: Mapping[int, list[int]]) -> dict[int, int]:
+        """Which time of its module each call is, without those for checkpointing alone."""
+        of_module: Counter[str] = Counter()
+        times: dict[int, int] = {}
+        for i, call in enumerate(self._calls):
+            if call.repeats is None and (i in made or not call.in_backward):
+                of_module[call.module] += 1
+                times[i] = of_module[call.module]
+        return times
 
     def _node(
         self,
         node: AutogradNode,
         record: _Node,
         index: Mapping[AutogradNode, int],
-        read: Mapping[int, Visit],
+        times: Mapping[int, int],
     ) -> Node:
-        call = None if record.made_by is None else self._calls[record.made_by]
+        made_by = record.made_by
+        if made_by is not None and self._calls[made_by].repeats is not None:
+            made_by = self._calls[made_by].repeats
+        behind = [*(following for following, _ in record.edges), *record.inner]
         operation = node.name().rpartition("::")[2]
         # A tensor that no parameter's name belongs to (an input that wants a gradient) has none.
         names = self._names.get(node.variable, ()) if operation == LEAF else ()
-        behind = [n for n, _ in record.edges]
         return Node(
             index[node],
             operation,
-            call.module if call else None,
-            call.call if call else 1,
-            tuple(None if n is None else index[n] for n in [*behind, *record.inner]),
+            None if made_by is None else self._calls[made_by].module,
+            1 if made_by is None else times[made_by],
+            tuple(None if n is None else index[n] for n in behind),
             names,
-            tuple(read[id(visit)] for visit in record.visits),
+            tuple(record.visits),
+            (self._labels or {}).get(node),
         )
 
-    def _build_calls(self, nodes: tuple[Node, ...], records: list[_Node]) -> tuple[Call, ...]:
-        made: dict[int, list[int]] = {}
-        for node, record in zip(nodes, records, strict=True):
-            if record.made_by is not None:
-                made.setdefault(record.made_by, []).append(node.index)
-        numbers = sorted(record.number for record in records)
+    def _build_calls(
+        self, made: Mapping[int, list[int]], times: Mapping[int, int]
+    ) -> tuple[Call, ...]:
+        numbers: defaultdict[_Thread, list[int]] = defaultdict(list)
+        for record in self._nodes.values():
+            numbers[record.thread].append(record.number)
+        for of_thread in numbers.values():
+            of_thread.sort()
+        again: defaultdict[int, list[_Call]] = defaultdict(list)
+        for call in self._calls:
+            if call.repeats is not None and call.recorded:
+                again[call.repeats].append(call)
+
+        def is_in_graph(call: _Call) -> bool:
+            there = numbers[call.thread]
+            return bisect_left(there, call.first) < bisect_left(there, call.last)
+
         calls, place = [], {}
-        for i, call in enumerate(self._calls):
-            if call.in_backward and i not in made:
-                continue  # only repeated for its saved tensors
+        for i, time in times.items():
+            call = self._calls[i]
+            runs = [call, *again[i]]
+            inside = call.inside
+            while inside is not None and inside not in place:
+                inside = self._calls[inside].inside
             place[i] = len(calls)
-            none_of_it = bisect_left(numbers, call.first) == bisect_left(numbers, call.last)
             calls.append(
                 Call(
                     call.module,
-                    call.call,
+                    time,
                     tuple(made.get(i, ())),
                     self._weights[call.module],
-                    call.recorded,
-                    call.needs_gradient,
-                    call.last > call.first and none_of_it,
-                    None if call.inside is None else place.get(call.inside),
+                    any(run.recorded for run in runs),
+                    any(run.needs_gradient for run in runs),
+                    any(run.recorded and run.last > run.first for run in runs)
+                    and not any(map(is_in_graph, runs)),
+                    None if inside is None else place[inside],
                 )
             )
         return tuple(calls)
@@ -524,12 +630,16 @@ class trace:
             name, leaf = names[0], graph.leaves.get(names[0])
             if not tensor.requires_grad:
                 norm, why = None, "requires_grad is False"
+            elif leaf is None and isinstance(self._model, Mapping):
+                norm, why = None, NOT_COMPUTED
             elif leaf is None:
                 norm, why = None, _why_missing(graph.calls, name.rpartition(".")[0])
             elif leaf.norm_in is None:
-                norm, why = None, "it is in the graph, but the backward pass did not come to it"
+                came = "came to it with no gradient" if leaf.visits else "did not come to it"
+                norm, why = None, f"it is in the graph, but the backward pass {came}"
             else:
-                norm = leaf.norm_in
+                # Of several passes, the first that brought something other than zero.
+                norm = next((n for v in leaf.visits for n in v.incoming if n), leaf.norm_in)
                 why = "" if norm else self._why_zero(graph, leaf)
             yield _gradient(name, tensor, norm, why, None if given is None else tensor in given)
 
@@ -541,7 +651,13 @@ class trace:
             for before in graph.before(current):
                 node = graph.nodes[before]
                 if node.norm_in:
-                    zero = [n for n in self._zero if n.rpartition(".")[0] == node.module]
+                    # (A bias is added: as zero it stops nothing.)
+                    places = [n.rpartition(".") for n in self._zero]
+                    zero = [
+                        f"{module}{dot}{last}"
+                        for module, dot, last in places
+                        if module == node.module and last != "bias"
+                    ]
                     if zero:
                         layer, part = layer_and_part(zero[0])
                         own = layer == layer_and_part(leaf.parameters[0])[0]
@@ -558,17 +674,17 @@ def _why_missing(calls: tuple[Call, ...], module: str) -> str:
     own = [c for c in calls if not module or f"{c.module}.".startswith(f"{module}.")]
     name = clean_name(module) or "the model"
     if not own:
-        return f"{name} was never called"
+        return "its module was never called"
     if not any(call.recorded for call in own):
         return f"{name} ran under no_grad"
     itself = [call for call in own if call.module == module and call.recorded]
     if not itself:
-        return "nothing in the graph was computed from it"
+        return NOT_COMPUTED
     call = itself[-1]
     if not call.needs_gradient:
         return f"what {name} returned needs no gradient: it was detached inside"
     if not call.lost:
-        return "nothing in the graph was computed from it"
+        return NOT_COMPUTED
     while call.inside is not None and calls[call.inside].lost:
         call = calls[call.inside]
     return f"cut off: what {clean_name(call.module)} returned was detached, or is not used"
@@ -587,47 +703,64 @@ def _nodes_of(tensors: object) -> list[AutogradNode]:
     return found
 
 
-def _tensors_in(output: object) -> Iterator[torch.Tensor]:
+def _named_modules(module: nn.Module, name: str = "") -> list[tuple[str, nn.Module]]:
+    """Like `named_modules(remove_duplicate=False)`, which takes long in a deep model."""
+    found = [(name, module)]
+    for last, child in module._modules.items():
+        if child is not None:
+            found += _named_modules(child, f"{name}.{last}" if name else last)
+    return found
+
+
+def _tensors_in(output: object) -> list[torch.Tensor]:
     if isinstance(output, torch.Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _tensors_in(value)
-    elif isinstance(output, list | tuple):
-        for value in output:
-            yield from _tensors_in(value)
+        return [output]
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        return [tensor for value in output for tensor in _tensors_in(value)]
+    return []
 
 
-def _norms(tensors: tuple[torch.Tensor | None, ...], exact: bool) -> _Norms:
-    return tuple([None if t is None else _norm(t, exact) for t in tensors])
+def _memory(tensor: torch.Tensor) -> list[torch.UntypedStorage]:
+    """Where its numbers lie. A sparse tensor is made of several others."""
+    if tensor.layout is torch.strided:
+        return [tensor.untyped_storage()]
+    names = {
+        torch.sparse_coo: ("_indices", "_values"),
+        torch.sparse_csr: ("crow_indices", "col_indices", "values"),
+        torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
+        torch.sparse_csc: ("ccol_indices", "row_indices", "values"),
+        torch.sparse_bsc: ("ccol_indices", "row_indices", "values"),
+    }.get(tensor.layout, ())
+    return [getattr(tensor, name)().untyped_storage() for name in names]
+
+
+def _norms(tensors: tuple[torch.Tensor | None, ...]) -> _Norms:
+    return tuple([None if t is None else _norm(t) for t in tensors])
 
 
 def _shapes(tensors: tuple[torch.Tensor | None, ...]) -> _Shapes:
     return tuple([None if t is None else tuple(t.shape) for t in tensors])
 
 
-def _read_norms(visits: list[_Visit]) -> dict[int, Visit]:
-    """The visits with numbers for tensors, by `id`; fetched from each device all at once."""
+def _fetch_norms(visits: list[Visit]) -> None:
+    """Put numbers in the place of norms that are still tensors, from each device all at once."""
     waiting: dict[tuple, list[torch.Tensor]] = {}
     for visit in visits:
         for norm in (*visit.incoming, *(visit.outgoing or ())):
-            if norm is not None:
+            if isinstance(norm, torch.Tensor):
                 waiting.setdefault((norm.device, norm.dtype), []).append(norm)
+    if not waiting:
+        return
     value: dict[int, float] = {}
     for norms in waiting.values():
-        for norm, number in zip(norms, torch.stack(norms).tolist(), strict=True):
-            value[id(norm)] = number
+        numbers = torch.stack(norms).tolist()
+        value |= {id(norm): number for norm, number in zip(norms, numbers, strict=True)}
 
-    def numbers(norms: _Norms) -> tuple[float | None, ...]:
-        return tuple(None if norm is None else value[id(norm)] for norm in norms)
+    def read(norms: _Norms) -> tuple[float | None, ...]:
+        return tuple([value.get(id(norm), norm) for norm in norms])
 
-    return {
-        id(v): Visit(
-            v.order,
-            numbers(v.incoming),
-            None if v.outgoing is None else numbers(v.outgoing),
-            v.incoming_shapes,
-            v.outgoing_shapes,
-        )
-        for v in visits
-    }
+    for visit in visits:
+        visit.incoming = read(visit.incoming)
+        visit.outgoing = None if visit.outgoing is None else read(visit.outgoing)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,11 +27,9 @@ LEAF = "AccumulateGrad"
 @cache
 def clean_name(name: str) -> str:
     """The name of a module or parameter without what PEFT adds to it for itself."""
-    name = name.removeprefix("base_model.model.").removeprefix("base_model")
-    for added in (".default.weight", ".default"):
-        for part in ("lora_A", "lora_B"):
-            name = name.replace(f".{part}{added}", f".{part}")
-    return name.replace(".base_layer", "")
+    name = re.sub(r"^base_model(\.model(\.|$)|$)", "", name)
+    name = re.sub(r"(?<![^.])(lora_[AB])\.default(\.weight)?(?![^.])", r"\1", name)
+    return re.sub(r"(^|\.)base_layer(?![^.])", "", name).removeprefix(".")
 
 
 def short_name(name: str) -> str:
@@ -57,8 +56,11 @@ def is_adapter(name: str) -> bool:
 
 # ------------------------------------------------------------------------------------------- nodes
 
+# Many of these are made in every recorded step. They are not `frozen` because that makes the
+# making of them three times as slow; nobody changes them afterwards.
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True, unsafe_hash=True)
 class Visit:
     """One time that a backward pass came through a node.
 
@@ -74,14 +76,14 @@ class Visit:
     outgoing_shapes: tuple[tuple[int, ...] | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Node:
     """One operation of the autograd graph.
 
     `module` is the full name of the innermost module that made it, None outside of any; `call`
     says at which call of that module, from 1. `next` has for each input of the operation the index
     of the node behind it, or None. `parameters` has the names of the leaf's tensor: none if this
-    is no leaf, several if the parameter is shared.
+    is no leaf, several if the parameter is shared. `label` is a name that `trace.label` gave it.
     """
 
     index: int
@@ -91,6 +93,7 @@ class Node:
     next: tuple[int | None, ...]
     parameters: tuple[str, ...] = ()
     visits: tuple[Visit, ...] = ()
+    label: str | None = None
 
     @property
     def is_leaf(self) -> bool:
@@ -128,7 +131,7 @@ def _together(norms: Sequence[float | None]) -> float | None:
     return math.hypot(*known) if known else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Call:
     """One call of a module in the forward pass.
 
@@ -152,15 +155,16 @@ class Call:
 # -------------------------------------------------------------------------------------- parameters
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Gradient:
     """One parameter and the norm of its gradient; None if it has none.
 
-    `layer` is the name of the module that holds it, without PEFT's additions; `part` is "A" or "B"
-    in an adapter, else the parameter's own name. `why` says in words what lies behind the verdict,
-    as far as it is known. `in_optimizer` is None where no optimizer was given.
+    `name` is its name without PEFT's additions; `layer` that of the module which holds it, and
+    `part` is "A" or "B" in an adapter, else the parameter's own name. `why` says in words what lies
+    behind the verdict, as far as it is known. `in_optimizer` is None where no optimizer was given.
     """
 
+    name: str
     layer: str
     part: str
     tower: str | None
@@ -179,11 +183,6 @@ class Gradient:
             return "not reached"
         return "exactly zero" if self.norm == 0 else "reached"
 
-    @property
-    def name(self) -> str:
-        last = f"lora_{self.part}" if self.part in ("A", "B") else self.part
-        return f"{self.layer}.{last}" if self.layer else last
-
 
 class Gradients(tuple[Gradient, ...]):
     """The gradients of a whole model, in the order of its parameters; draws and prints itself."""
@@ -197,7 +196,7 @@ class Gradients(tuple[Gradient, ...]):
         """Those of adapters alone: layer → {"A": …, "B": …}."""
         layers: dict[str, dict[str, Gradient]] = {}
         for g in self:
-            if g.part in ("A", "B"):
+            if g.part in ("A", "B") and is_adapter(g.name):
                 layers.setdefault(g.layer, {})[g.part] = g
         return layers
 
@@ -498,7 +497,7 @@ class Graph:
     def _tower_of(self, name: str | None) -> str:
         if not name:
             return "loss"
-        return (tower_of(name) or "loss") if self._towers else "model"
+        return (tower_of(clean_name(name)) or "loss") if self._towers else "model"
 
     # ---- one weight
 
@@ -511,6 +510,9 @@ class Graph:
         """
         wanted = clean_name(name)
         every = {g.name: g for g in self.gradients}
+        for node in self.leaves.values():  # a shared parameter goes by each of its names
+            first, *others = map(clean_name, node.parameters)
+            every.update({other: every[first] for other in others if other not in every})
         fits = [n for n in every if n == wanted] or [
             n for n in every if f".{n}".endswith(f".{wanted}")
         ]
@@ -518,12 +520,12 @@ class Graph:
             near = difflib.get_close_matches(wanted, every, n=3, cutoff=0.4)
             hint = f" Did you mean {', '.join(near)}?" if near else ""
             raise ValueError(f"no parameter is called {name!r}.{hint}")
-        if len(fits) > 1:
+        if len({id(every[n]) for n in fits}) > 1:
             raise ValueError(
                 f"{name!r} fits {len(fits)} parameters ({', '.join(fits[:3])}, …): say more of it"
             )
         for node in self.leaves.values():
-            if fits[0] in map(clean_name, node.parameters):
+            if clean_name(node.parameters[0]) == every[fits[0]].name:
                 return node
         raise ValueError(f"{fits[0]} is not in this graph: {every[fits[0]].why}")
 
@@ -605,8 +607,13 @@ class Graph:
 
     def _why_no_nodes(self, call: Call) -> str:
         if not call.recorded:
-            return "it ran under no_grad"
-        return "its results don't lead to the loss" if call.lost else "nothing in it needs one"
+            return "ran under no_grad"
+        return "leads nowhere: detached, or not used" if call.lost else "nothing in it needs one"
+
+    def _why_dark(self, calls: Sequence[Call]) -> str:
+        odd = [call for call in calls if call.lost or not call.recorded]
+        weights = {call.module: call.weights for call in calls}
+        return self._why_no_nodes(odd[0]) if odd else f"{sum(weights.values()):,} frozen weights"
 
     def _pieces(
         self, shown: Sequence[Node], level: str
@@ -622,8 +629,9 @@ class Graph:
         number = 0
 
         def piece() -> tuple[str, str, str, tuple[int, ...]]:
+            first = self.nodes[run[0]]
             single = level == "operations"
-            label = self.nodes[run[0]].operation if single else place[1] or place[0]
+            label = first.label or first.operation if single else place[1] or place[0]
             kind = "adapter" if is_adapter(place[1]) else place[0]
             return f"g{number}", label, kind, tuple(run)
 
@@ -654,7 +662,7 @@ class Graph:
         for node in shown:
             if node.is_leaf:
                 kind = "adapter" if is_adapter(node.where) else "weights"
-                tower = self._tower_of(node.parameters[0]) if node.parameters else "model"
+                tower = self._tower_of(node.parameters[0]) if node.parameters else "input"
                 if level in ("towers", "blocks"):
                     place = (kind, tower, block_of(node.where) if level == "blocks" else "")
                 else:
@@ -679,7 +687,9 @@ class Graph:
         if leaves:
             note = self._note_on_leaves(leaves)
             if len(leaves) > 1 or not label:
-                label = f"{len(leaves)} {'matrices A, B' if kind == 'adapter' else 'weights'}"
+                what = "matrices A, B" if kind == "adapter" else "weights"
+                what = what if leaves[0].parameters else "input" + "s" * (len(leaves) > 1)
+                label = f"{len(leaves)} {what}"
         elif len(members) == 1:
             note = members[0].operation if label != members[0].operation else members[0].where
         elif len({n.module for n in members}) == 1:
@@ -740,7 +750,7 @@ class Graph:
                     len({c.module for c in calls}),
                     None,
                     None,
-                    f"{sum(c.weights for c in calls):,} frozen weights",
+                    self._why_dark(calls),
                 )
                 for i, ((t, place), calls) in enumerate(runs.items())
                 if t == tower and (tower, place) not in lit
