@@ -34,6 +34,7 @@ from .graph import (
     Path,
     Saved,
     block_of,
+    clean_name,
     is_adapter,
     layer_and_part,
     short_name,
@@ -49,7 +50,7 @@ KINDS = {
     "model": "model",
     "adapter": "adapter",
     "weights": "trained weights",
-    "dark": "frozen, and no gradient is computed here",
+    "dark": "no gradient is computed here",
 }
 
 
@@ -314,12 +315,14 @@ def _lines_of(group: Group, shown: Collapsed) -> list[str]:
     single = shown.level == "operations" and group.order is not None
 
     def inner(name: str) -> str:
-        name = short_name(name)
-        return name.rpartition(f"{shown.within}.")[2] if shown.within else name
+        within = clean_name(shown.within or "")
+        _, found, rest = f".{clean_name(name)}".partition(f".{within}.")
+        return rest if within and found else short_name(name)
 
     said = [f"{group.order} · {inner(group.label)}" if single else inner(group.label)]
-    if 0 < len(group.note) < 46:
-        said.append(inner(group.note))
+    note = inner(group.note)
+    if 0 < len(note) < 46:
+        said.append(note)
     elif len(group.nodes) > 1:
         said.append(f"{len(group.nodes)} steps")
     if group.norm is not None and "zero" not in said[-1].partition(",")[0]:

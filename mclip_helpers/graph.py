@@ -741,10 +741,11 @@ class Graph:
         dark: list[Group] = []
         edges: list[tuple[str, str]] = []
         for tower in dict.fromkeys(tower for tower, _ in runs):
+            rest = "the rest of the" if any(g.kind == tower for g in groups) else "the whole"
             own = [
                 Group(
                     f"d{tower}{i}",
-                    place or f"the rest of the {tower} tower",
+                    place or f"{rest} {tower} tower",
                     "dark",
                     (),
                     len({c.module for c in calls}),

@@ -127,7 +127,7 @@ def player(graph: Graph, parameter: str | None = None, level: str = "blocks") ->
 
     image = ipywidgets.HTML(picture.html, layout={"flex": f"0 0 {WIDE + 2}px", "margin": "0"})
     said = ipywidgets.HTML(layout={"flex": "1 1 280px", "margin": "0 0 0 12px", "width": "280px"})
-    # (The two at the ends of the row and the slider each tell the others.)
+    # The clock and the slider tell each other, here and not in the page: it has to stop in time.
     clock = ipywidgets.Play(value=1, min=1, max=last, interval=PACES["at a walk"])
     clock.show_repeat = False
     runs = "playing" if clock.has_trait("playing") else "_playing"  # so called in ipywidgets 7
@@ -171,7 +171,9 @@ def player(graph: Graph, parameter: str | None = None, level: str = "blocks") ->
 
     def follow(change) -> None:
         show()
-        clock.value = change["new"]
+        if clock.value != change["new"]:  # moved by hand
+            setattr(clock, runs, False)
+            clock.value = change["new"]
 
     def go(n: int) -> None:
         setattr(clock, runs, False)
