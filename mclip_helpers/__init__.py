@@ -2,8 +2,8 @@
 
 One module per idea; each imports only from those to its left:
 
-    data · models · attention  →  lora · loss  →  evaluate · train · graph  →  autograd
-    →  draw  →  diagrams  →  widgets · machine
+    data · models · attention · derivatives  →  lora · loss  →  evaluate · train · graph  →
+    autograd  →  draw  →  diagrams  →  frames  →  player  →  widgets · machine
 """
 
 from . import diagrams, draw, widgets

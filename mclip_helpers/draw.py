@@ -94,7 +94,8 @@ class Table:
         return f"<table>{head}<tbody>{body}</tbody></table>"
 
 
-def _bare(axes) -> None:
+def bare(axes) -> None:
+    """Leave only the axes on the left and below."""
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -229,7 +230,7 @@ def probabilities(
         row[1].set_xticks([])
         for y, share in enumerate(shares):
             row[1].text(share + 0.01, y, f"{share:.1%}", va="center", fontsize=8)
-        _bare(row[1])
+        bare(row[1])
     _credit(figure, credit, -0.02)
     return figure
 
@@ -391,7 +392,7 @@ def bars(
     axes.set_xlim(0, 1.18 * top)
     axes.set_xticks([])
     axes.set_title(title, fontsize=10, loc="left")
-    _bare(axes)
+    bare(axes)
     axes.spines["bottom"].set_visible(False)
     return figure
 
@@ -413,7 +414,7 @@ def history(run: History) -> Chart:
         grid[1].set(xlabel="epoch", ylabel="R@1, picture → text (%)", ylim=(0, None))
         grid[1].legend(frameon=False, fontsize=8)
     for axes in grid:
-        _bare(axes)
+        bare(axes)
     figure.tight_layout()
     return figure
 
@@ -462,7 +463,7 @@ def adapter_gradients(found: Gradients) -> Chart:
         axes.set_xscale("log")
         axes.set_xlim(floor, max(norms, default=1) * 1.5)
         axes.set_xlabel("norm of the gradient", fontsize=9)
-        _bare(axes)
+        bare(axes)
     keys = [
         Patch(color=COLOURS[tower], alpha=alpha, label=f"{tower} tower, {part}")
         for tower in ("image", "text")
@@ -591,7 +592,7 @@ def curves(
     axes.set_title(title, fontsize=10, loc="left", pad=14 if at else 6)
     if len(values) > 1:
         axes.legend(frameon=False, fontsize=8)
-    _bare(axes)
+    bare(axes)
     return figure
 
 

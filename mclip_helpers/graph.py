@@ -274,7 +274,7 @@ class Path:
                 i,
                 node.operation,
                 node.where or "(the loss)",
-                _shape(node.shape),
+                short_shape(node.shape),
                 short_number(node.norm_in),
             ]
             for i, node in enumerate(self.nodes, start=1)
@@ -295,7 +295,7 @@ class Path:
         return self.plot()._repr_png_()
 
 
-def _shape(shape: tuple[int, ...] | None) -> str:
+def short_shape(shape: tuple[int, ...] | None) -> str:
     if shape is None:
         return "?"
     return " × ".join(map(str, shape)) if shape else "one number"
@@ -565,6 +565,12 @@ class Graph:
 
     # ---- the whole
 
+    def frames(self, parameter: str | None = None, level: str = "blocks"):
+        """The backward pass in six frames, up to `parameter` (see `frames.frames`)."""
+        from . import frames
+
+        return frames.frames(self, parameter, level)
+
     def norms(self) -> Norms:
         """The norm of the gradient that arrives at each block, from the loss down, by tower."""
         towers: dict[str, list[tuple[str, float]]] = {}
@@ -707,12 +713,14 @@ class Graph:
         )
 
     def _note_on_leaves(self, leaves: Sequence[Node]) -> str:
-        zero = sum(n.norm_in == 0 for n in leaves)
-        unvisited = sum(n.norm_in is None for n in leaves)
-        said = [f"{len(leaves) - zero - unvisited} reached"] if len(leaves) > 1 else []
-        said += [f"{zero} exactly zero" if len(leaves) > 1 else "exactly zero"] if zero else []
-        said += ["not visited"] if unvisited else []
-        return ", ".join(said)
+        verdicts = Counter(
+            "not visited" if n.norm_in is None else "reached" if n.norm_in else "exactly zero"
+            for n in leaves
+        )
+        if len(leaves) == 1:
+            return "" if verdicts["reached"] else next(iter(verdicts))
+        order = ("reached", "exactly zero", "not visited")
+        return ", ".join(f"{verdicts[v]} {v}" for v in order if verdicts[v])
 
     def _dark(
         self, level: str, within: str | None, groups: Sequence[Group]

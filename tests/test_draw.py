@@ -5,10 +5,7 @@ from __future__ import annotations
 import base64
 import inspect
 import io
-import os
 import re
-import shutil
-import sys
 import xml.etree.ElementTree as ET
 from types import SimpleNamespace
 
@@ -16,16 +13,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from matplotlib.colors import to_rgba
 from matplotlib.text import Text
 from PIL import Image
 from torch import nn
-from torchviz import make_dot
 
 import mclip_helpers as mh
-from mclip_helpers import autograd, data, draw
+from mclip_helpers import data, draw
 
 HOSTILE = "<b>&\"'</b> $\\frac{$5"
 
@@ -328,93 +322,6 @@ def test_tokens_shows_every_piece_over_its_number_and_explains_the_kinds_that_oc
     assert repr(found) == f"{HOSTILE} | <start> 49406 | cat 2368 | {HOSTILE} 7"
 
 
-# ------------------------------------------------------------------------------------------ graphs
-
-
-# Does what the program `dot` does, where only pygraphviz is installed.
-STAND_IN = f"""#!{sys.executable}
-import sys, pygraphviz
-try:
-    svg = pygraphviz.AGraph(string=sys.stdin.read()).draw(format="svg", prog="dot")
-except ValueError as error:
-    sys.exit(str(error))
-sys.stdout.buffer.write(b"<?xml version='1.0'?>" + svg)
-"""
-
-
-@pytest.fixture(params=["dot", "pygraphviz"])
-def layout(request, monkeypatch, tmp_path) -> str:
-    """Each of the two ways to lay out a graph, the other one out of reach."""
-    if request.param == "pygraphviz":
-        pytest.importorskip("pygraphviz", reason="pygraphviz is not installed here")
-        monkeypatch.setattr(draw.shutil, "which", lambda program: None)
-        return request.param
-    if not shutil.which("dot"):
-        pytest.importorskip("pygraphviz", reason="no Graphviz is installed here")
-        if os.name != "posix":
-            pytest.skip("a script can't stand in for the program `dot` here")
-        (tmp_path / "dot").write_text(STAND_IN)
-        (tmp_path / "dot").chmod(0o755)
-        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setitem(sys.modules, "pygraphviz", None)
-    return request.param
-
-
-def nodes_and_edges(svg: draw.Svg) -> tuple[set[str], list[tuple[str, str]]]:
-    """What Graphviz drew, from the titles it gives to each of its groups."""
-    space = "{http://www.w3.org/2000/svg}"
-    root = ET.fromstring(svg._repr_svg_())
-    assert root.tag == f"{space}svg"
-    titles = {"node": [], "edge": []}
-    for group in root.iter(f"{space}g"):
-        if group.get("class") in titles:
-            titles[group.get("class")].append(group.find(f"{space}title").text)
-    assert len(set(titles["node"])) == len(titles["node"])
-    return set(titles["node"]), sorted(tuple(t.split("->")) for t in titles["edge"])
-
-
-def test_a_graph_has_the_nodes_and_edges_of_its_source(layout):
-    source = 'digraph { a [label="A & <B>"]; a -> b; b -> c; a -> c; lonely }'
-    nodes, edges = nodes_and_edges(draw.graph(source))
-    assert nodes == {"a", "b", "c", "lonely"}
-    assert edges == [("a", "b"), ("a", "c"), ("b", "c")]
-
-
-@settings(deadline=None, max_examples=8)
-@given(st.sets(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
-def test_any_graph_has_the_nodes_and_edges_of_its_source(wanted):
-    if not shutil.which("dot"):
-        pytest.importorskip("pygraphviz", reason="no Graphviz is installed here")
-    source = "digraph {" + ";".join(f"n{a} -> n{b}" for a, b in wanted) + "}"
-    nodes, edges = nodes_and_edges(draw.graph(source))
-    assert edges == sorted((f"n{a}", f"n{b}") for a, b in wanted)
-    assert nodes == {f"n{i}" for edge in wanted for i in edge}
-
-
-def test_the_graph_of_torchviz_has_the_nodes_and_edges_of_its_source(layout):
-    layer = nn.Linear(2, 1)
-    dot = make_dot(layer(torch.ones(1, 2)).sum(), params=dict(layer.named_parameters()))
-    nodes, edges = nodes_and_edges(draw.graph(dot.source))
-    expected = re.findall(r"^\s*(\w+) -> (\w+)", dot.source, re.MULTILINE)
-    assert edges == sorted(expected)
-    assert nodes == {node for edge in expected for node in edge}
-    assert "AddmmBackward0" in draw.graph(dot.source).source
-
-
-def test_a_broken_graph_is_refused(layout):
-    said = "dot refused the graph" if layout == "dot" else None
-    with pytest.raises(ValueError, match=said):
-        draw.graph("digraph { a -> ")
-
-
-def test_without_any_graphviz_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(draw.shutil, "which", lambda program: None)
-    monkeypatch.setitem(sys.modules, "pygraphviz", None)
-    with pytest.raises(RuntimeError, match="install graphviz") as caught:
-        draw.graph("digraph { a -> b }")
-    assert "pip install pygraphviz" in str(caught.value)
-
-
 # --------------------------------------------------------------------------------------- gradients
 
 
@@ -458,8 +365,8 @@ def test_each_gradient_is_that_of_its_parameter_and_stays_as_it_is(adapted):
         if p.requires_grad:
             assert getattr(named[g.layer], f"lora_{g.part}")["default"].weight is p
         assert p.grad is None or torch.equal(p.grad, grad)
-    assert set(autograd.adapters(found)) == set(named)
-    assert all(set(pair) == {"A", "B"} for pair in autograd.adapters(found).values())
+    assert set(found.adapters) == set(named)
+    assert all(set(pair) == {"A", "B"} for pair in found.adapters.values())
 
 
 def test_gradients_of_a_plain_model_have_the_names_of_its_layers():
@@ -470,7 +377,7 @@ def test_gradients_of_a_plain_model_have_the_names_of_its_layers():
     assert found.keys() == {("0", "weight"), ("0", "bias"), ("2", "weight"), ("2", "bias")}
     assert found["0", "bias"] == "frozen"
     assert found["2", "bias"] == "reached"
-    assert autograd.adapters(mh.gradients(model)) == {}
+    assert mh.gradients(model).adapters == {}
 
 
 def test_a_dead_layer_is_told_from_one_with_a_gradient_of_zero():
@@ -490,7 +397,7 @@ def test_the_drawing_of_gradients_has_a_bar_up_to_each_norm_and_names_the_others
     said = texts(chart)
     assert sum("A: exactly 0" in text for text in said) == found.count("exactly zero", "A") > 0
     assert sum("B: not reached" in text for text in said) == found.count("not reached", "B") > 0
-    assert len(chart.axes[0].get_yticklabels()) == len(autograd.adapters(found))
+    assert len(chart.axes[0].get_yticklabels()) == len(found.adapters)
 
 
 def test_gradients_of_which_none_is_reached_can_be_drawn():

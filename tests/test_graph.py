@@ -362,8 +362,10 @@ def test_dark_are_the_modules_with_weights_that_ran_and_left_nothing(how: str):
         and name not in made
         and not any(r.requires_grad for r in results)
     }
-    shown = {g.label: g for g in seen.graph.collapse("modules").groups if g.kind == "dark"}
-    assert shown.keys() == wanted
+    groups = seen.graph.collapse("modules").groups
+    shown = {g.label: g for g in groups if g.kind == "dark"}
+    # A frozen layer that only its adapter asks something of stands there in light, once.
+    assert shown.keys() == wanted - {g.label for g in groups if g.kind != "dark"}
     assert (len(wanted) > 5) == (how != "everything")
     for name, group in shown.items():
         if how == "image only" and mh.tower_of(name) == "text":
@@ -437,7 +439,7 @@ def test_the_path_to_a_weight_is_a_shortest_one_and_its_ways_are_counted(how: st
                 ways[behind] = ways.get(behind, 0) + ways[node]
     places = {n.variable: n for n in distance if hasattr(n, "variable")}
     reached = [(n, p) for n, p in seen.model.named_parameters() if p in places]
-    assert len(reached) == sum(p.grad is not None for p in seen.model.parameters()) > 10
+    assert len(reached) == sum(p.grad is not None for p in seen.model.parameters()) >= 10
     for name, p in reached[:: max(1, len(reached) // 25)]:
         path = seen.graph.path(name)
         assert len(path.nodes) == distance[places[p]] + 1
@@ -474,7 +476,7 @@ def test_what_the_whole_model_computes_itself_is_of_no_tower():
     with mh.trace(peft) as tape:
         image, text, scale = peft(torch.rand(2, 3, 64, 64), clip.tokenizer(["a", "b"]))
         (scale * image @ text.T).sum().backward()
-    by_module = {n.module: tape.graph.tower(n) for n in tape.graph.nodes}
+    by_module = {n.module: tape.graph.tower(n) for n in tape.graph.nodes if not n.is_leaf}
     assert by_module["base_model.model"] == "loss"
     assert by_module[None] == "loss" or None not in by_module
     assert {t for m, t in by_module.items() if m and "visual" in m} == {"image"}
@@ -542,12 +544,12 @@ def test_collapse_refuses_what_it_does_not_know():
     graph = recorded("adapters").graph
     with pytest.raises(ValueError, match="'layers'; it must be one of towers, blocks, modules"):
         graph.collapse("layers")
-    with pytest.raises(ValueError, match="no module called 'stages.9' ran"):
+    with pytest.raises(ValueError, match=r"no module called .stages\.9. ran"):
         graph.collapse("blocks", within="stages.9")
     with pytest.raises(ValueError, match="nothing that stem computed is in this graph"):
         graph.collapse("modules", within="stem")
     text = recorded("image only").graph
-    with pytest.raises(ValueError, match="nothing that resblocks.0 .*: ran under no_grad"):
+    with pytest.raises(ValueError, match=r"nothing that resblocks\.0 .*: ran under no_grad"):
         text.collapse("modules", within="resblocks.0")
 
 
