@@ -473,8 +473,7 @@ def test_inputs_limits_which_nodes_run():
     assert "SinBackward0" in ran and "CosBackward0" not in ran
     assert tape.graph.leaf("a").norm_in == about(norm(a.grad))
     assert tape.graph.leaf("b").visits == ()
-    mul = by_operation(tape.graph, "Mul")
-    assert mul.visits[0].outgoing[1] is None or mul.norm_out is not None
+    assert by_operation(tape.graph, "Mul").visits[0].outgoing == (about(norm(b.cos())), None)
     [_, of_b] = tape.graph.gradients
     assert (of_b.verdict, of_b.why) == (
         "not reached",
@@ -859,7 +858,7 @@ def test_a_hook_of_the_users_own_that_runs_in_a_module_changes_nothing():
     seen = []
     model[1].register_full_backward_hook(lambda *_: seen.append(1))
     graph = equal_with_and_without_trace(model, torch.randn(3, 2))
-    assert seen == [1] or seen == [1, 1]
+    assert seen == [1, 1], "once without and once with the recording"
     assert [n.module for n in graph.nodes if n.operation == "AddmmBackward0"] == ["0", "1"]
 
 
@@ -1235,9 +1234,7 @@ def test_the_blocks_own_hooks_for_saved_tensors_are_used():
             y = x.sin()
         (y * y).sum().backward()
     assert packed == unpacked == [(3,)]
-    assert x.grad == pytest.approx((2 * x.sin() * x.cos()).tolist()) or torch.allclose(
-        x.grad, 2 * x.sin() * x.cos()
-    )
+    torch.testing.assert_close(x.grad, (2 * x.sin() * x.cos()).detach())
     assert tape.graph.saved.total == 24, "y alone: what the block keeps itself is its own affair"
 
 
@@ -1585,12 +1582,13 @@ def test_after_the_block_a_tensor_changed_in_place_is_still_refused():
         y.sum().backward()
 
 
-def test_who_keeps_our_backward_for_longer_than_the_block_gets_pytorchs():
+def test_who_keeps_our_backward_for_longer_than_the_block_gets_pytorchs(monkeypatch):
     x = leaf(3)
     with mh.trace({"x": x}) as tape:
         kept = torch.autograd.backward
         x.sin().sum().backward()
     x.grad = None
+    monkeypatch.setattr(autograd, "_norms", None)  # a hook of ours would fail
     kept((x * 2).sum())
     assert torch.equal(x.grad, torch.full((3,), 2.0, dtype=torch.float64))
     assert tape.graph.backward_calls == 1

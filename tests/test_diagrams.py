@@ -130,6 +130,7 @@ def test_without_graphviz_what_is_not_understood_is_named(monkeypatch):
 LABELS = ("two\\nlines", 'a \\"quoted\\" word', "A & <B>", "$5 and $\\\\frac", "가나다", "x²·√y")
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # of Hangul, in a font of matplotlib
 def test_labels_are_drawn_as_they_are(layout):
     source = "digraph {" + " ".join(f'n{i} [label="{t}"]' for i, t in enumerate(LABELS)) + "}"
     said = " ".join("".join(ET.fromstring(diagrams.graph(source).source).itertext()).split())

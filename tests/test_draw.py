@@ -325,69 +325,6 @@ def test_tokens_shows_every_piece_over_its_number_and_explains_the_kinds_that_oc
 # --------------------------------------------------------------------------------------- gradients
 
 
-def test_before_a_backward_pass_no_adapter_is_reached_and_the_rest_is_frozen():
-    clip = mh.load_model("nano", pretrained="random", device="cpu")
-    peft = mh.inject_lora(clip.model, rank=2)
-    found = mh.gradients(peft)
-    layers = len(list(mh.lora_layers(peft)))
-    assert len(found) == len(list(peft.parameters()))
-    assert found.count("not reached") == 2 * layers > 0
-    assert found.count("not reached", "A") == found.count("not reached", "B") == layers
-    assert found.count("frozen") == len(found) - 2 * layers
-    assert all(g.norm is None for g in found)
-
-
-def test_after_it_every_b_it_came_to_is_reached_and_every_a_is_exactly_zero(adapted):
-    peft, _ = adapted
-    found = mh.gradients(peft)
-    towers = {}
-    for g in found:
-        if g.part in ("A", "B"):
-            towers.setdefault((g.tower, g.part), set()).add(g.verdict)
-    assert towers == {
-        ("image", "A"): {"exactly zero"},
-        ("image", "B"): {"reached"},
-        ("text", "A"): {"not reached"},
-        ("text", "B"): {"not reached"},
-    }
-
-
-def test_each_gradient_is_that_of_its_parameter_and_stays_as_it_is(adapted):
-    peft, _ = adapted
-    before = [None if p.grad is None else p.grad.clone() for p in peft.parameters()]
-    found = mh.gradients(peft)
-    named = dict(mh.lora_layers(peft))
-    for g, grad, p in zip(found, before, peft.parameters(), strict=True):
-        assert g.shape == tuple(p.shape)
-        assert g.requires_grad == p.requires_grad
-        assert g.norm == (None if grad is None else pytest.approx(grad.square().sum().sqrt()))
-        assert (g.part in ("A", "B")) == p.requires_grad
-        if p.requires_grad:
-            assert getattr(named[g.layer], f"lora_{g.part}")["default"].weight is p
-        assert p.grad is None or torch.equal(p.grad, grad)
-    assert set(found.adapters) == set(named)
-    assert all(set(pair) == {"A", "B"} for pair in found.adapters.values())
-
-
-def test_gradients_of_a_plain_model_have_the_names_of_its_layers():
-    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
-    model[0].bias.requires_grad_(False)
-    model(torch.ones(1, 2)).sum().backward()
-    found = {(g.layer, g.part): g.verdict for g in mh.gradients(model)}
-    assert found.keys() == {("0", "weight"), ("0", "bias"), ("2", "weight"), ("2", "bias")}
-    assert found["0", "bias"] == "frozen"
-    assert found["2", "bias"] == "reached"
-    assert mh.gradients(model).adapters == {}
-
-
-def test_a_dead_layer_is_told_from_one_with_a_gradient_of_zero():
-    used, unused = nn.Linear(1, 1), nn.Linear(1, 1)
-    (0 * used(torch.ones(1, 1))).sum().backward()
-    found = mh.gradients(nn.ModuleList([used, unused]))
-    assert found.count("exactly zero") == 2
-    assert found.count("not reached") == 2
-
-
 def test_the_drawing_of_gradients_has_a_bar_up_to_each_norm_and_names_the_others(adapted):
     found = mh.gradients(adapted[0])
     chart = found.plot()

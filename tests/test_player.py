@@ -16,7 +16,7 @@ from torch import nn
 import mclip_helpers as mh
 from mclip_helpers import diagrams
 from mclip_helpers.derivatives import in_words, stem
-from mclip_helpers.frames import frames
+from mclip_helpers.frames import ROWS, _span, frames
 from mclip_helpers.graph import Graph
 from mclip_helpers.player import HIGH, WIDE, _centres, player
 
@@ -573,7 +573,7 @@ def test_no_map_has_more_rows_than_can_be_read(name, level):
             if text.get_ha() == "center" and text.get_position()[1] > 0:
                 x, y = text.get_position()
                 columns.setdefault(round(x, 2), set()).add(round(y, 3))
-        assert max(map(len, columns.values())) <= diagrams.ROWS
+        assert max(map(len, columns.values())) <= ROWS
         sizes = [t.get_fontsize() for t in axes.texts]
         assert min(sizes) >= 6
 
@@ -606,9 +606,9 @@ def test_a_graph_of_no_parameters_has_frames_too():
 
 
 def test_labels_of_blocks_that_share_a_row_say_which():
-    assert diagrams._span(["resblocks.11", "resblocks.10", "resblocks.9"]) == "resblocks.11…9"
-    assert diagrams._span(["stages.3.blocks.0", "stages.3.pos_emb"]) == "stages.3 × 2"
-    assert diagrams._span(["head", "final_conv", "stem"]) == "head + 2"
+    assert _span(["resblocks.11", "resblocks.10", "resblocks.9"]) == "resblocks.11…9"
+    assert _span(["stages.3.blocks.0", "stages.3.pos_emb"]) == "stages.3 × 2"
+    assert _span(["head", "final_conv", "stem"]) == "head + 2"
 
 
 def test_frames_are_ten_inches_wide(graph):
