@@ -327,15 +327,25 @@ def test_a_root_that_another_root_uses_too_receives_both():
     assert tape.graph.ways(of[y.grad_fn].index) == 2
 
 
-def test_a_tensors_own_hook_stands_between_what_goes_out_and_what_comes_in():
+def other_gradient(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient * 100
+
+
+def changed_gradient(gradient: torch.Tensor) -> None:
+    gradient.mul_(100)
+
+
+@pytest.mark.parametrize("hook", [other_gradient, changed_gradient])
+def test_a_tensors_own_hook_stands_between_what_goes_out_and_what_comes_in(hook):
     x = leaf(3)
     with mh.trace({"x": x}) as tape:
         y = x * 2
-        y.register_hook(lambda gradient: gradient * 100)
-        y.sum().backward()
+        y.register_hook(hook)
+        (y * 1).sum().backward()
     root = math.sqrt(3)
-    assert by_operation(tape.graph, "Sum").norm_out == about(root)
-    assert by_operation(tape.graph, "Mul").norm_in == about(100 * root)
+    by_order = [n for n in tape.graph.order if n.operation == "MulBackward0"]
+    assert [n.norm_out for n in by_order] == [about(root), about(200 * root)]
+    assert [n.norm_in for n in by_order] == [about(root), about(100 * root)]
     assert tape.graph.leaf("x").norm_in == about(200 * root) == about(norm(x.grad))
 
 
@@ -1001,6 +1011,19 @@ def test_a_layer_in_two_reentrant_checkpoints_keeps_its_calls_apart():
     orders = {n.call: n.order for n in graph.nodes if n.operation == "AddmmBackward0"}
     assert sorted(orders, key=orders.get) == [5, 4, 3, 2, 1]
     assert len(graph.leaf("weight").visits) == 3, "in the outer pass, and in each checkpoint's"
+
+
+def test_a_checkpoint_that_is_run_a_third_time_still_repeats_the_first():
+    layer = nn.Linear(3, 3)
+    with mh.trace(nn.ModuleDict({"layer": layer})) as tape:
+        x = leaf(2, 3, dtype=torch.float32)
+        loss = checkpoint(lambda h: layer(layer(h).sin()), x, use_reentrant=True).sum()
+        loss.backward(retain_graph=True)
+        loss.backward()
+    assert [(c.call, len(c.nodes)) for c in tape.graph.calls] == [(1, 4), (2, 4)]
+    [again] = [n for n in tape.graph.nodes if n.operation.startswith("Checkpoint")]
+    assert len(again.visits) == 2
+    assert len(tape.graph.leaf("weight").visits) == 2
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
@@ -1698,6 +1721,21 @@ def test_a_bias_of_zeros_is_not_to_blame():
         (model(torch.ones(1, 3)) + 1).sum().backward()
     [weight] = [g for g in tape.graph.gradients if g.name == "0.weight"]
     assert weight.why == "1.weight is all zeros, and AddmmBackward0 multiplies by it"
+
+
+def test_a_bias_of_zeros_beside_what_made_it_zero_is_not_named():
+    class Stops(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(3))
+
+        def forward(self, x):
+            return x * 0 + self.bias
+
+    model = nn.Sequential(nn.Linear(3, 3), Stops())
+    with mh.trace(model) as tape:
+        model(torch.ones(1, 3)).sum().backward()
+    assert tape.graph.gradients[0].why == "MulBackward0 in 1 made it zero"
 
 
 def test_an_operation_that_made_it_zero_is_named():

@@ -597,6 +597,32 @@ def test_groups_say_which_call_they_are_and_what_lies_in_the_dark():
     ]
 
 
+def test_a_module_that_hands_on_what_another_computed_is_not_dark():
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused, self.inside = nn.Parameter(torch.ones(2)), nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.inside(x)
+
+    model = nn.Sequential(Around())
+    with mh.trace(model) as tape:
+        model(torch.ones(1, 2)).sum().backward()
+    assert [g.label for g in tape.graph.collapse("modules").groups if g.kind == "dark"] == []
+
+
+def test_the_norms_have_blocks_that_only_zero_came_to():
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    nn.init.constant_(model[0].bias, -100)
+    with mh.trace(model) as tape:
+        model(torch.ones(1, 2)).sum().backward()
+    [after, relu, first] = tape.graph.norms().towers["model"]
+    assert after == ("2", about(math.sqrt(2)))
+    assert relu[0] == "1" and relu[1] > 0
+    assert first == ("0", 0)
+
+
 def test_an_input_that_wants_a_gradient_is_no_weight():
     layer, x = nn.Linear(3, 3), torch.ones(1, 3, requires_grad=True)
     with mh.trace(layer) as tape:
