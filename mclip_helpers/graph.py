@@ -729,20 +729,18 @@ class Graph:
 
         How their data flowed was not recorded: the arrows between them say only which came first.
         """
+        lit_blocks = {(self.tower(n), block_of(n.where)) for n in self.nodes if not n.is_leaf}
         runs: dict[tuple[str, str], list[Call]] = {}
         for call in self.calls:
             clean = clean_name(call.module)
-            needless = (
-                call.needs_gradient and not call.lost
-            )  # it handed on what others had computed
-            if (
-                not call.weights
-                or call.nodes
-                or needless
-                or (within and not _inside(clean, within))
-            ):
+            handed_on = call.needs_gradient and not call.lost  # what others had computed
+            if not call.weights or call.nodes or handed_on:
+                continue
+            if within and not _inside(clean, within):
                 continue
             tower = self._tower_of(call.module)
+            if level == "towers" and (tower, block_of(clean)) in lit_blocks:
+                continue  # in a block that is in light, as a whole
             place = {"towers": "", "blocks": block_of(clean), "modules": clean}[level]
             runs.setdefault((tower, place), []).append(call)
         lit = {(g.kind, g.label) for g in groups}
