@@ -77,22 +77,34 @@ def _without_messages_of_libraries() -> Iterator[None]:
         os.close(kept)
 
 
+def way() -> str:
+    """How graphs are drawn on this machine: by "dot", by "pygraphviz" or by "matplotlib"."""
+    if shutil.which("dot"):
+        return "dot"
+    try:
+        import pygraphviz  # noqa: F401
+    except ImportError:
+        return "matplotlib"
+    return "pygraphviz"
+
+
 def graph(dot_source: str) -> Svg:
-    """Draw a graph in Graphviz' language, with the best layout that this machine has.
+    """Draw a graph in Graphviz' language, with the best layout that this machine has (`way`).
 
     Without Graphviz it understands what torchviz and this package write: nodes, edges and their
     attributes, no subgraphs. Raises ValueError for a source that is not understood.
     """
-    if shutil.which("dot"):
+    best = way()
+    if best == "matplotlib":
+        return Svg(_drawn_by_matplotlib(_Source(dot_source)))
+    if best == "dot":
         command = ["dot", "-Tsvg"]
         done = subprocess.run(command, input=dot_source.encode(), capture_output=True, check=False)
         if done.returncode:
             raise ValueError(f"dot refused the graph: {done.stderr.decode()}")
         return _tidy(done.stdout.decode())
-    try:
-        import pygraphviz
-    except ImportError:
-        return Svg(_drawn_by_matplotlib(_Source(dot_source)))
+    import pygraphviz
+
     with _without_messages_of_libraries():
         svg = pygraphviz.AGraph(string=dot_source).draw(format="svg", prog="dot").decode()
     return _tidy(svg)

@@ -53,7 +53,8 @@ class Svg:
         return f"<Svg of {len(self.source):,} characters>"
 
     def _repr_svg_(self) -> str:
-        return self.source
+        """As wide as it is, but no wider than the page."""
+        return self.source.replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
 
 
 class Html:

@@ -362,7 +362,7 @@ class Collapsed:
         return diagrams.collapsed(self)
 
     def _repr_svg_(self) -> str:
-        return self.plot().source
+        return self.plot()._repr_svg_()
 
 
 # ------------------------------------------------------------------------------------------- norms

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from . import data, draw, models
+from . import data, diagrams, draw, models
 
 PROJECT = "mclip-helpers"
 NAMED = ("torch", "open-clip-torch", "peft")  # the other packages share one row
@@ -169,9 +169,14 @@ def _weights() -> Row:
 
 
 def _graphviz() -> Row:
+    """Optional: without it, graphs are drawn more plainly."""
     what, needed = "Graphviz", "dot, or pygraphviz"
+    way = diagrams.way()
+    if way == "matplotlib":
+        cure = "for finer drawings of graphs: `pip install pygraphviz`, or Graphviz' program `dot`"
+        return (what, "none", needed, f"→ {cure}")
     try:
-        draw.graph("digraph { loss -> weight }")
-    except (RuntimeError, ValueError, OSError) as error:
-        return (what, "none", needed, f"→ {error}")
-    return (what, "dot" if shutil.which("dot") else "pygraphviz' own", needed, OK)
+        diagrams.graph("digraph { loss -> weight }")
+    except (ValueError, OSError) as error:
+        return (what, "broken", needed, f"→ {error}")
+    return (what, "dot" if way == "dot" else "pygraphviz' own", needed, OK)

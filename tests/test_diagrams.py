@@ -287,6 +287,12 @@ def test_the_blocks_of_nano_fit_the_width_of_a_notebook(lora, full):
         assert int(width) <= 850  # points: some 1,130 pixels
 
 
+def test_a_picture_is_no_wider_than_the_page(plain):
+    for shown in (plain.collapse("blocks"), diagrams.graph("digraph { a -> b }")):
+        root = ET.fromstring(shown._repr_svg_())
+        assert "max-width:100%" in root.get("style")
+
+
 def test_torchviz_and_we_draw_the_same_graph():
     """After merging what torchviz draws apart: a tensor, and the node at which it ends."""
     W, x = torch.randn(4, 5), torch.randn(5, 1)

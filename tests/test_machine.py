@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import mclip_helpers as mh
-from mclip_helpers import data, draw, machine, models
+from mclip_helpers import data, diagrams, machine, models
 
 LACK = "→ "
 
@@ -252,12 +252,20 @@ def test_no_weights(monkeypatch: pytest.MonkeyPatch):
     assert do == f"→ {error}"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("install graphviz"), ValueError("refused")])
-def test_no_graphviz(error: Exception, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(draw, "graph", refuse(error))
-    assert row("Graphviz") == ("none", "dot, or pygraphviz", f"→ {error}")
+def test_no_graphviz(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(diagrams.shutil, "which", lambda _: None)
+    monkeypatch.setitem(sys.modules, "pygraphviz", None)
+    here, needed, do = row("Graphviz")
+    assert (here, needed) == ("none", "dot, or pygraphviz")
+    assert "pip install pygraphviz" in do
+
+
+def test_a_graphviz_that_does_not_work(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(diagrams, "way", lambda: "dot")
+    monkeypatch.setattr(diagrams, "graph", refuse(ValueError("refused")))
+    assert row("Graphviz") == ("broken", "dot, or pygraphviz", "→ refused")
 
 
 def test_graphviz_from_pygraphviz(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(machine.shutil, "which", lambda _: None)
+    monkeypatch.setattr(diagrams.shutil, "which", lambda _: None)
     assert row("Graphviz")[0] == "pygraphviz' own"
