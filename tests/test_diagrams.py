@@ -78,6 +78,10 @@ def nodes_and_edges(svg: draw.Svg) -> tuple[set[str], list[tuple[str, str]]]:
     return set(nodes), sorted(tuple(edge.split("->")) for edge in edges)
 
 
+def test_the_way_is_the_best_that_there_is(layout):
+    assert diagrams.way() == layout
+
+
 def test_a_graph_has_the_nodes_and_edges_of_its_source(layout):
     source = 'digraph { a [label="A & <B>"]; a -> b; b -> c; a -> c; lonely }'
     nodes, edges = nodes_and_edges(diagrams.graph(source))

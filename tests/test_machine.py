@@ -42,7 +42,8 @@ def a_machine_with_everything(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     monkeypatch.setattr(machine.hub_constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(machine, "_answers", lambda _url: True)
-    monkeypatch.setattr(draw, "graph", lambda _source: draw.Svg("<svg/>"))
+    monkeypatch.setattr(diagrams, "way", lambda: "dot")
+    monkeypatch.setattr(diagrams, "graph", lambda _source: None)
 
 
 def test_a_machine_with_everything_has_nothing_to_do():
@@ -253,8 +254,7 @@ def test_no_weights(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_no_graphviz(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(diagrams.shutil, "which", lambda _: None)
-    monkeypatch.setitem(sys.modules, "pygraphviz", None)
+    monkeypatch.setattr(diagrams, "way", lambda: "matplotlib")
     here, needed, do = row("Graphviz")
     assert (here, needed) == ("none", "dot, or pygraphviz")
     assert "pip install pygraphviz" in do
@@ -267,5 +267,5 @@ def test_a_graphviz_that_does_not_work(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_graphviz_from_pygraphviz(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(diagrams.shutil, "which", lambda _: None)
+    monkeypatch.setattr(diagrams, "way", lambda: "pygraphviz")
     assert row("Graphviz")[0] == "pygraphviz' own"
