@@ -3,7 +3,7 @@
     with mh.trace(model) as tape:
         loss = contrastive_loss(...)
         loss.backward()
-    tape.graph.path("qkv.lora_B")
+    tape.graph.path("head.fc.lora_B")
 
 Three things are enough to see all of it. Nodes of the autograd graph are numbered as they are made,
 so the counter's value at each entry to and exit from a module tells which module made which node.
