@@ -16,7 +16,7 @@ from .draw import COLOURS
 from .frames import at_level, destinations
 from .graph import Collapsed, Graph, Node, is_adapter, short_number, short_shape
 
-WIDE, HIGH = 575, 540  # pixels of the window that the map is seen through
+WIDE, HIGH = 515, 540  # pixels of the window that the map is seen through
 LETTERS = 9  # pixels: the size of the map's letters, if the whole map would make them smaller
 PACES = {"slowly": 1200, "at a walk": 500, "fast": 120}  # milliseconds a step
 FAINT = "rgba(128,128,128,.35)"  # of a line, on a light and on a dark page
@@ -38,7 +38,7 @@ def player(graph: Graph, parameter: str | None = None, level: str = "blocks") ->
     order, last = graph.order, len(graph.order)
 
     image = ipywidgets.HTML(picture.html, layout={"flex": f"0 0 {WIDE + 2}px", "margin": "0"})
-    said = ipywidgets.HTML(layout={"flex": "1 1 280px", "margin": "0 0 0 12px", "width": "280px"})
+    said = ipywidgets.HTML(layout={"flex": "1 1 270px", "margin": "0 0 0 12px", "width": "270px"})
     # The clock and the slider tell each other, here and not in the page: it has to stop in time.
     clock = ipywidgets.Play(value=1, min=1, max=last, interval=PACES["at a walk"])
     clock.show_repeat = False
