@@ -2,13 +2,14 @@
 
 One module per idea; each imports only from those to its left:
 
-    data · models · attention · derivatives  →  lora · loss  →  evaluate · train · graph  →
-    autograd  →  draw  →  diagrams  →  frames  →  player  →  widgets · machine
+    compute · data  →  models · attention · derivatives  →  recipes · lora · loss  →  evaluate ·
+    train · graph  →  autograd  →  draw  →  diagrams  →  frames  →  player  →  widgets · machine
 """
 
 from . import diagrams, draw, widgets
 from .attention import SplitAttention, fuse_attention, split_attention
 from .autograd import gradients, trace
+from .compute import Compute, OutOfMemory, choose_compute
 from .data import (
     DataError,
     DistinctBatches,
@@ -35,7 +36,8 @@ from .lora import (
 )
 from .loss import contrastive_loss
 from .machine import check_machine
-from .models import APPLE_LICENCE, Clip, WeightsError, default_device, load_model, mobileclip_names
+from .models import APPLE_LICENCE, Clip, WeightsError, load_model, mobileclip_names
+from .recipes import Recipe, recipe
 from .train import History, TrainingDiverged, budget, train, trainable_parameters, warmup_cosine
 
 __version__ = "0.1.0"
@@ -43,10 +45,13 @@ __version__ = "0.1.0"
 __all__ = [
     "APPLE_LICENCE",
     "Clip",
+    "Compute",
     "DataError",
     "DistinctBatches",
     "History",
+    "OutOfMemory",
     "PictureDataset",
+    "Recipe",
     "Retrieval",
     "SplitAttention",
     "TrainingDiverged",
@@ -54,8 +59,8 @@ __all__ = [
     "base_state_dict",
     "budget",
     "check_machine",
+    "choose_compute",
     "contrastive_loss",
-    "default_device",
     "diagrams",
     "draw",
     "embed",
@@ -75,6 +80,7 @@ __all__ = [
     "lora_targets",
     "merge_adapter",
     "mobileclip_names",
+    "recipe",
     "retrieval",
     "save_adapter",
     "split_attention",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import sys
@@ -17,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from . import data, diagrams, draw, models
+from . import compute, data, diagrams, draw, models
 
 PROJECT = "mclip-helpers"
 NAMED = ("torch", "open-clip-torch", "peft")  # the other packages share one row
@@ -83,7 +82,8 @@ def _cure(wanted: list[Requirement]) -> str:
 
 def _gpu() -> Row:
     what, needed = "GPU", "none for nano"
-    device = models.default_device()
+    chosen = compute.choose_compute()
+    device = chosen.device
     if device.type == "cpu":
         if "google.colab" in sys.modules:
             return (what, "none", needed, "→ for Apple's models: Runtime, Change runtime type, T4")
@@ -96,14 +96,11 @@ def _gpu() -> Row:
     except RuntimeError as error:  # too old for this PyTorch, out of memory, another's alone …
         do = f'→ use the CPU: load_model(…, device="cpu"); it says: {str(error).splitlines()[0]}'
         return (what, f"{device.type}, but a sum on it fails", needed, do)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "Apple (MPS)"
-    return (what, name, needed, OK)
+    return (what, str(chosen), needed, OK)
 
 
 def _cores() -> Row:
-    # Those that this process may use: a container or a batch system may have lent only some.
-    usable = getattr(os, "sched_getaffinity", None)
-    cores = len(usable(0)) if usable else os.cpu_count() or 1
+    cores = compute.usable_cores()
     do = OK if cores >= CORES else "→ go on; the training in notebook 05 takes longer than it says"
     return ("CPU cores", str(cores), str(CORES), do)
 

@@ -28,6 +28,8 @@ from timm.models import build_model_with_cfg, register_model
 from timm.models.fastvit import FastVit, RepConditionalPosEnc
 from torch import nn
 
+from .compute import Compute, choose_compute
+
 NANO = "nano"
 RANDOM = "random"
 PLAIN = {"mean": (0, 0, 0), "std": (1, 1, 1)}  # a transform that leaves colours at 0…1
@@ -46,7 +48,8 @@ class Clip:
     """A model with the transform, the tokenizer and the names that belong to it.
 
     `preprocess` turns an RGB picture into a tensor (3, H, W); `tokenizer` turns a list of N texts
-    into token numbers (N, context). `pretrained` names the weights.
+    into token numbers (N, context). `pretrained` names the weights. `compute` says on what and in
+    which precision training runs. `str()` says all of it in one line.
     """
 
     model: nn.Module
@@ -54,10 +57,20 @@ class Clip:
     tokenizer: Callable[[list[str]], torch.Tensor]
     name: str
     pretrained: str
+    compute: Compute
+
+    def __str__(self) -> str:
+        height, width = self.image_size
+        return f"{self.name}, weights {self.pretrained!r}, {height}×{width} pixels · {self.compute}"
 
     @property
     def device(self) -> torch.device:
         return self.model.logit_scale.device
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width, in pixels, of what `preprocess` gives."""
+        return image_size(self.model)
 
     @torch.no_grad()
     def encode_images(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
@@ -85,6 +98,12 @@ class Clip:
                 pieces.append(piece)
                 part = []
         return pieces + [self.tokenizer.decode([n]).strip() for n in part]
+
+
+def image_size(model: nn.Module) -> tuple[int, int]:
+    """Height and width, in pixels, of the pictures that an open_clip model takes."""
+    size = model.visual.image_size
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 # ------------------------------------------------------------------------------------------ nano
@@ -144,15 +163,6 @@ def mobileclip_names() -> list[str]:
     return [NANO, *(n for n in open_clip.list_models() if n.startswith("MobileCLIP"))]
 
 
-def default_device() -> torch.device:
-    """CUDA where there is one, else Apple's MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
-
-
 def load_model(
     name: str = NANO,
     *,
@@ -190,12 +200,27 @@ def load_model(
         _fill(model, path, lambda: load_file(path), f"delete {path.resolve()} and load again")
     # PEFT notes this as the base of every adapter made from the model.
     model.name_or_path = f"{name}/{pretrained}"
-    # Convolutions run about twice as fast in this layout, and it changes no number's meaning.
-    # One thing to know: with torch 2.15 on a CPU, the weight gradient of a strided 1×1 convolution
-    # of 256-pixel pictures (the stem of Apple's models) crashes in it. LoRA doesn't ask for that
-    # gradient; full fine-tuning does, and needs model.to(memory_format=torch.contiguous_format).
-    model = model.to(device or default_device(), memory_format=torch.channels_last).eval()
-    return Clip(model, preprocess, open_clip.get_tokenizer(name), name, pretrained)
+    compute = choose_compute(device)
+    model = _place(model, compute.device).eval()
+    return Clip(model, preprocess, open_clip.get_tokenizer(name), name, pretrained, compute)
+
+
+def _place(model: nn.Module, device: torch.device) -> nn.Module:
+    """To `device`, in the layout in which convolutions run about twice as fast (channels_last).
+
+    All but one kind: with torch 2.15 on a CPU, the weight gradient of a strided 1×1 convolution of
+    few channels (in the stem of Apple's models) writes beyond its memory in this layout. Measured
+    with 3 and 4 channels: it crashes with 128 to 256 pixels, and is right with 64, nano's.
+    """
+    model = model.to(device, memory_format=torch.channels_last)
+    if device.type == "cpu" and max(image_size(model)) > 64:
+        for m in model.modules():
+            if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.stride != (1, 1):
+                m.to(memory_format=torch.contiguous_format)
+    if device.type == "cuda":
+        # Models are compared here to the rounding of fp32; cuDNN would round to 10 bits (TF32).
+        torch.backends.cudnn.allow_tf32 = False
+    return model
 
 
 def _unknown(name: str) -> str:

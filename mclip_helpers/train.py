@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
+from .compute import OutOfMemory
 from .data import PictureDataset, loader
 from .evaluate import evaluate
 from .lora import lora_layers, tensor_bytes
@@ -103,20 +104,32 @@ def train(
     random state kept is torch's and Python's. ValueError if it is of a run with other settings,
     pictures, captions, adapters or base (`augment` and `evaluate_on` can't be compared).
 
-    Raises TrainingDiverged at the first loss or gradient that is not a number; that step is not
-    taken.
+    Device, precision and loader workers are those of `clip.compute`. In fp16 a step whose scaled
+    gradients overflow is left out, and the scale halved, as its gradient scaler does.
+
+    Raises TrainingDiverged at the first loss or gradient that is not a number, and OutOfMemory
+    where a step does not fit, with what to change; that step is not taken.
     """
-    model = clip.model
+    model, compute = clip.model, clip.compute
     model.logit_scale.requires_grad_(train_logit_scale)
     parameters = trainable_parameters(model)
     torch.manual_seed(seed)
     random.seed(seed)
-    batches = loader(dataset, clip, batch_size, shuffle=True, seed=seed, augment=augment)
+    batches = loader(
+        dataset,
+        clip,
+        batch_size,
+        shuffle=True,
+        seed=seed,
+        augment=augment,
+        workers=compute.workers,
+    )
     total = sum(_batches_in(batches, epoch) for epoch in range(epochs))
     optimizer = torch.optim.AdamW(parameters.values(), lr=lr, weight_decay=weight_decay)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warmup_cosine(step, total, warmup)
     )
+    scaler = compute.scaler()
     history, first = History(), 0
     settings = {
         "model": getattr(model, "name_or_path", "unnamed"),
@@ -138,7 +151,7 @@ def train(
         "train_logit_scale": train_logit_scale,
     }
     if checkpoint is not None and Path(checkpoint).exists():
-        history, first = _resume(Path(checkpoint), model, optimizer, scheduler, settings)
+        history, first = _resume(Path(checkpoint), model, optimizer, scheduler, scaler, settings)
 
     for epoch in range(first, epochs):
         batches.batch_sampler.epoch = epoch
@@ -152,33 +165,59 @@ def train(
             disable=not progress,
         )
         for images, tokens in bar:
-            image_features = model.encode_image(images.to(clip.device))
-            text_features = model.encode_text(tokens.to(clip.device))
             optimizer.zero_grad()
             try:
-                loss = contrastive_loss(image_features, text_features, model.logit_scale.exp())
-                loss.backward()
-                _check_gradients(parameters)
+                with compute.memory_advice(batch_size):
+                    loss = _step(clip, images, tokens, parameters, optimizer, scaler)
             except NotFiniteError as error:
                 model.eval()
                 raise TrainingDiverged(_diverged(error, epoch, len(losses), scheduler)) from error
-            optimizer.step()
+            except OutOfMemory:
+                optimizer.zero_grad()
+                model.eval()
+                raise
             if train_logit_scale:
                 with torch.no_grad():
                     model.logit_scale.clamp_(0, MAX_LOG_SCALE)
-            history.steps.append({"loss": loss.item(), "lr": scheduler.get_last_lr()[0]})
+            history.steps.append({"loss": loss, "lr": scheduler.get_last_lr()[0]})
             scheduler.step()
-            losses.append(loss.item())
+            losses.append(loss)
             speed = batch_size * len(losses) / (time.perf_counter() - begun)
-            bar.set_postfix_str(f"loss {loss.item():.3f}, {speed:.0f} pairs/s")
+            bar.set_postfix_str(f"loss {loss:.3f}, {speed:.0f} pairs/s")
         model.eval()
         record = {"epoch": epoch + 1, "loss": sum(losses) / len(losses)}
         for name, held_out in (evaluate_on or {}).items():
             record[name] = evaluate(clip, held_out).image_to_text[1]
         history.epochs.append(record)
         if checkpoint is not None:
-            _save(Path(checkpoint), epoch + 1, model, optimizer, history, settings)
+            _save(Path(checkpoint), epoch + 1, model, optimizer, scaler, history, settings)
     return history
+
+
+def _step(
+    clip: Clip,
+    images: torch.Tensor,
+    tokens: torch.Tensor,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> float:
+    """One step of training; returns the loss. NotFiniteError if it, or a gradient, is no number."""
+    model = clip.model
+    with clip.compute.autocast():
+        image_features = model.encode_image(images.to(clip.device))
+        text_features = model.encode_text(tokens.to(clip.device))
+    loss = contrastive_loss(image_features.float(), text_features.float(), model.logit_scale.exp())
+    scaler.scale(loss).backward()
+    if scaler.is_enabled():
+        scaler.unscale_(optimizer)
+        if scaler.get_scale() < 1:
+            raise NotFiniteError("the gradient overflows in fp16 even unscaled")
+    else:
+        _check_gradients(parameters)
+    scaler.step(optimizer)
+    scaler.update()
+    return loss.item()
 
 
 def _batches_in(batches, epoch: int) -> int:
@@ -235,6 +274,7 @@ def _save(
     epoch: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     history: History,
     settings: dict,
 ) -> None:
@@ -248,6 +288,7 @@ def _save(
     notes = {
         "epoch": epoch,
         "settings": settings,
+        "scaler": scaler.state_dict(),
         "history": asdict(history),
         "random": random.getstate(),
     }
@@ -265,6 +306,7 @@ def _resume(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LambdaLR,
+    scaler: torch.amp.GradScaler,
     settings: dict,
 ) -> tuple[History, int]:
     """Put everything back as `_save` found it; returns the history and the epochs done."""
@@ -296,6 +338,8 @@ def _resume(
     for group, base in zip(optimizer.param_groups, scheduler.base_lrs, strict=True):
         group["lr"] = base * scheduler.lr_lambdas[0](scheduler.last_epoch)
     scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
+    if scaler.is_enabled() and notes["scaler"]:  # none if the run began in another precision
+        scaler.load_state_dict(notes["scaler"])
     torch.set_rng_state(tensors["random/torch"])
     if "random/cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random/cuda"])

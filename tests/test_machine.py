@@ -13,6 +13,7 @@ import torch
 
 import mclip_helpers as mh
 from mclip_helpers import data, diagrams, machine, models
+from mclip_helpers.compute import Compute
 
 LACK = "→ "
 
@@ -36,10 +37,13 @@ def refuse(error: Exception):
 def a_machine_with_everything(monkeypatch: pytest.MonkeyPatch):
     """So that the tests say the same on every machine; each then takes one thing away."""
     Memory = namedtuple("Memory", "available total")
-    monkeypatch.setattr(machine.models, "default_device", lambda: torch.device("cpu"))
+    cpu = Compute(torch.device("cpu"), torch.float32, 0, "CPU")
+    monkeypatch.setattr(machine.compute, "choose_compute", lambda: cpu)
     monkeypatch.setattr(machine.shutil, "which", {"dot": "/usr/bin/dot"}.get)
     monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: Memory(6 * 2**30, 8 * 2**30))
-    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(
+        machine.compute.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False
+    )
     monkeypatch.setattr(machine.hub_constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(machine, "_answers", lambda _url: True)
     monkeypatch.setattr(diagrams, "way", lambda: "dot")
@@ -135,7 +139,8 @@ def test_colab_without_a_gpu(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_gpu_that_works(monkeypatch: pytest.MonkeyPatch):
     pretend_cuda(monkeypatch, lambda *_, **__: torch.zeros(2))
-    assert row("GPU") == ("NVIDIA T4", "none for nano", "OK")
+    said = "Tesla T4: fp16 autocast with a gradient scaler, adapters and loss in fp32, "
+    assert row("GPU") == (f"{said}2 loader workers", "none for nano", "OK")
 
 
 def test_a_gpu_on_which_a_sum_fails(monkeypatch: pytest.MonkeyPatch):
@@ -147,22 +152,22 @@ def test_a_gpu_on_which_a_sum_fails(monkeypatch: pytest.MonkeyPatch):
 
 
 def pretend_cuda(monkeypatch: pytest.MonkeyPatch, ones) -> None:
-    cuda = SimpleNamespace(get_device_name=lambda: "NVIDIA T4")
-    monkeypatch.setattr(machine.models, "default_device", lambda: SimpleNamespace(type="cuda"))
-    monkeypatch.setattr(machine, "torch", SimpleNamespace(ones=ones, cuda=cuda))
+    t4 = Compute(torch.device("cuda"), torch.float16, 2, "Tesla T4")
+    monkeypatch.setattr(machine.compute, "choose_compute", lambda: t4)
+    monkeypatch.setattr(machine, "torch", SimpleNamespace(ones=ones))
 
 
 def test_a_single_core(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {5}, raising=False)
+    monkeypatch.setattr(machine.compute.os, "sched_getaffinity", lambda _: {5}, raising=False)
     assert row("CPU cores")[0] == "1"
     assert row("CPU cores")[2].startswith(LACK)
 
 
 def test_cores_where_the_system_does_not_say_which(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delattr(machine.os, "sched_getaffinity")
-    monkeypatch.setattr(machine.os, "cpu_count", lambda: 7)
+    monkeypatch.delattr(machine.compute.os, "sched_getaffinity")
+    monkeypatch.setattr(machine.compute.os, "cpu_count", lambda: 7)
     assert row("CPU cores")[0] == "7"
-    monkeypatch.setattr(machine.os, "cpu_count", lambda: None)
+    monkeypatch.setattr(machine.compute.os, "cpu_count", lambda: None)
     assert row("CPU cores")[0] == "1"
 
 

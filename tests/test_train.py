@@ -561,6 +561,91 @@ def test_after_diverging_the_checkpoint_is_of_the_last_whole_epoch(
 # ---- what is shown ------------------------------------------------------------------------------
 
 
+# ------------------------------------------------------------------------- precision and memory
+
+
+def in_precision(clip: mh.Clip, precision: torch.dtype, workers: int = 0) -> mh.Clip:
+    compute = mh.Compute(torch.device("cpu"), precision, workers, "a pretended device")
+    return dataclasses.replace(clip, compute=compute)
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_half_precision_learns_as_fp32_does_and_leaves_the_adapters_in_fp32(
+    precision: torch.dtype, emoji: mh.PictureDataset
+):
+    whole = run(adapted(dropout=0.0), emoji, epochs=4, lr=1e-2, augment=None)
+    clip = in_precision(adapted(dropout=0.0), precision)
+    dtypes = []
+    clip.model.visual.register_forward_hook(lambda *given: dtypes.append(given[2].dtype))
+    half = run(clip, emoji, epochs=4, lr=1e-2, augment=None)
+    assert set(dtypes) == {precision}  # it really ran in it
+    assert all(p.dtype == torch.float32 for p in clip.model.parameters())
+    assert half.steps[0]["loss"] == pytest.approx(whole.steps[0]["loss"], rel=0.05)
+    assert half.epochs[-1]["loss"] == pytest.approx(whole.epochs[-1]["loss"], rel=0.1)
+    assert half.epochs[-1]["loss"] < 0.8 * half.epochs[0]["loss"]
+
+
+def test_workers_change_no_bit(emoji: mh.PictureDataset):
+    """Without augmentation: each worker draws from a random state of its own."""
+    runs = [in_precision(adapted(), torch.float32, workers) for workers in (0, 2)]
+    for clip in runs:
+        run(clip, emoji, epochs=1, augment=None)
+    same_bits(trainable(runs[0]), trainable(runs[1]))
+
+
+def test_a_scaled_gradient_that_overflows_leaves_the_step_out_and_lowers_the_scale(
+    emoji: mh.PictureDataset, monkeypatch: pytest.MonkeyPatch
+):
+    def far_too_high(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler("cpu", init_scale=2.0**40)
+
+    monkeypatch.setattr(mh.Compute, "scaler", far_too_high)
+    clip = in_precision(adapted(), torch.float16)
+    before = trainable(clip)
+    with pytest.warns(UserWarning, match="lr_scheduler.step"):  # PyTorch sees no step before it
+        history = run(clip, emoji, epochs=1)
+    assert all(math.isfinite(step["loss"]) for step in history.steps)
+    same_bits(trainable(clip), before)
+
+
+def test_in_fp16_a_gradient_that_is_no_number_at_any_scale_stops_the_run(
+    emoji: mh.PictureDataset, monkeypatch: pytest.MonkeyPatch
+):
+    def lowest(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler("cpu", init_scale=0.5)
+
+    monkeypatch.setattr(mh.Compute, "scaler", lowest)
+    clip = in_precision(adapted(), torch.float16)
+    with pytest.raises(mh.TrainingDiverged, match="overflows in fp16"):
+        run(clip, emoji, epochs=1)
+
+
+def test_out_of_memory_keeps_what_was_learned_and_a_smaller_batch_goes_on(
+    emoji: mh.PictureDataset, monkeypatch: pytest.MonkeyPatch
+):
+    """The third step does not fit: the weights are those of a run that ended after two."""
+    two, clip = adapted(), adapted()
+    seen: list[State] = []
+    encode = clip.model.encode_text
+
+    def full_at_the_third(tokens: torch.Tensor) -> torch.Tensor:
+        seen.append(trainable(clip))
+        if len(seen) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return encode(tokens)
+
+    monkeypatch.setattr(clip.model, "encode_text", full_at_the_third)
+    with pytest.raises(mh.OutOfMemory, match="batch_size=4"):
+        run(clip, emoji, batch_size=8, epochs=1)
+    same_bits(trainable(clip), seen[2])
+    moved = [name for name, p in seen[2].items() if not torch.equal(p, trainable(two)[name])]
+    assert moved  # two steps had been taken
+    assert not clip.model.training
+    assert all(p.grad is None for p in clip.model.parameters())
+    history = run(clip, emoji, batch_size=4, epochs=1)
+    assert len(history.steps) == 6
+
+
 def test_without_progress_it_is_silent(lora: mh.Clip, emoji: mh.PictureDataset, capfd):
     run(lora, emoji, epochs=1, progress=False, evaluate_on={"seen": emoji.subset(range(4))})
     assert capfd.readouterr() == ("", "")
