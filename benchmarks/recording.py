@@ -27,8 +27,7 @@ class Step:
     def __init__(self, name: str, batch: int):
         clip = mh.load_model(name, pretrained=None if name == "nano" else "random")
         self.model, self.peft = clip.model, mh.inject_lora(clip.model)
-        height, width = self.model.visual.image_size
-        self.images = torch.rand(batch, 3, height, width, device=clip.device)
+        self.images = torch.rand(batch, 3, *clip.image_size, device=clip.device)
         self.tokens = clip.tokenizer([f"picture {i}" for i in range(batch)]).to(clip.device)
         self.named = dict(self.peft.named_parameters())
         self.nodes = 0

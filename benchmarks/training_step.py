@@ -6,7 +6,6 @@ All ways take turns within one run, and each is reported as a ratio of medians a
 machine may be slow or busy, the ratio is what carries over. The weights are random where they are
 not nano's: a step costs the same. "PEFT's attention" is the text tower's attention adapted by
 PEFT's own LoRA for nn.MultiheadAttention; "ours" is the same layers, rewritten as Linear first.
-On a CPU, "full" crashes for Apple's models with torch 2.15: see load_model in models.py.
 """
 
 from __future__ import annotations
@@ -61,8 +60,7 @@ class Step:
         self.model = clip.model
         prepare(self.model)
         self.model.train()
-        height, width = self.model.visual.image_size
-        self.images = torch.rand(batch, 3, height, width, device=clip.device)
+        self.images = torch.rand(batch, 3, *clip.image_size, device=clip.device)
         self.tokens = clip.tokenizer([f"picture {i}" for i in range(batch)]).to(clip.device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-6)

@@ -87,6 +87,10 @@ class PictureDataset(Dataset):
         """The pairs at `indices`, in that order."""
         return PictureDataset([self.pairs[i] for i in indices], self.credit)
 
+    def head(self, count: int | None) -> PictureDataset:
+        """The first `count` pairs, or as many as there are; None: all of them."""
+        return self.subset(range(len(self))[:count])
+
     def find(self, *captions: str) -> PictureDataset:
         """The first pair with each of `captions`. KeyError names the captions that are not here."""
         first = {caption: i for i, caption in reversed(list(enumerate(self.captions)))}

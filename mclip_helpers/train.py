@@ -53,8 +53,11 @@ class History:
         return draw.epoch_table(self)._repr_html_()
 
 
-def budget(full: int, short: int = 1) -> int:
-    """`full`; or `short` where the environment sets MCLIP_SHORT, as the tests of notebooks do."""
+def budget(full: int | None, short: int = 1) -> int | None:
+    """`full`; or `short` where the environment sets MCLIP_SHORT, as the tests of notebooks do.
+
+    None stands for no limit.
+    """
     return short if os.environ.get("MCLIP_SHORT") else full
 
 
