@@ -6,7 +6,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab test bench notebooks lint format clean
+.PHONY: help run lab test rehearse bench notebooks lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,9 @@ lab: $(STAMP) ## open the series in JupyterLab
 
 test: lint ## check the style, run every test and every notebook
 	$(PY) -m pytest
+
+rehearse: $(STAMP) ## run every cell with the architecture of MobileCLIP2-S0, random weights
+	$(PY) tools/rehearse.py
 
 bench: $(STAMP) ## measure what the README's tables say
 	@for script in benchmarks/[!_]*.py; do \

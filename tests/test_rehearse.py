@@ -1,4 +1,4 @@
-"""The rehearsal with Apple's architecture changes one line, and the model comes as Apple's would."""
+"""The rehearsal changes one line of each notebook, and its model comes as Apple's would."""
 
 from __future__ import annotations
 
