@@ -2,8 +2,9 @@
 
 One module per idea; each imports only from those to its left:
 
-    data · models · attention · derivatives  →  lora · loss  →  evaluate · train · graph  →
-    autograd  →  draw  →  diagrams  →  frames  →  player  →  widgets · machine
+    pictures  →  data · models · attention · derivatives  →  emojis · sources · lora · loss  →
+    evaluate · train · graph  →  autograd  →  draw  →  diagrams  →  frames  →  player  →
+    widgets · machine
 """
 
 from . import diagrams, draw, widgets
@@ -12,13 +13,14 @@ from .autograd import gradients, trace
 from .data import (
     DataError,
     DistinctBatches,
+    Pair,
     PictureDataset,
-    emoji_catalogue,
-    emoji_dataset,
-    folder_dataset,
     loader,
+    set_epoch,
+    split,
 )
 from .derivatives import in_words
+from .emojis import emoji_catalogue, emoji_dataset
 from .evaluate import Retrieval, embed, evaluate, retrieval, zero_shot
 from .lora import (
     base_state_dict,
@@ -36,6 +38,7 @@ from .lora import (
 from .loss import contrastive_loss
 from .machine import check_machine
 from .models import APPLE_LICENCE, Clip, WeightsError, default_device, load_model, mobileclip_names
+from .sources import folder_dataset, hub_dataset, shard_dataset, xm3600
 from .train import History, TrainingDiverged, budget, train, trainable_parameters, warmup_cosine
 
 __version__ = "0.1.0"
@@ -46,6 +49,7 @@ __all__ = [
     "DataError",
     "DistinctBatches",
     "History",
+    "Pair",
     "PictureDataset",
     "Retrieval",
     "SplitAttention",
@@ -66,6 +70,7 @@ __all__ = [
     "freeze_batch_norm",
     "fuse_attention",
     "gradients",
+    "hub_dataset",
     "in_words",
     "inject_lora",
     "load_adapter",
@@ -77,6 +82,9 @@ __all__ = [
     "mobileclip_names",
     "retrieval",
     "save_adapter",
+    "set_epoch",
+    "shard_dataset",
+    "split",
     "split_attention",
     "tower_of",
     "trace",
@@ -86,5 +94,6 @@ __all__ = [
     "warmup_cosine",
     "why_not",
     "widgets",
+    "xm3600",
     "zero_shot",
 ]

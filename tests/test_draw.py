@@ -51,7 +51,7 @@ def hostile() -> mh.PictureDataset:
     def load() -> Image.Image:
         return Image.new("RGB", (8, 8), "red")
 
-    pairs = [data.Pair(str(i), f"{HOSTILE}{i}", str(i), load) for i in range(3)]
+    pairs = [data.Pair(str(i), (f"{HOSTILE}{i}",), str(i), load) for i in range(3)]
     return mh.PictureDataset(pairs, HOSTILE)
 
 
@@ -467,7 +467,7 @@ def test_the_classify_box_escapes_labels(nano, hostile):
 def test_widgets_leave_the_pictures_of_the_dataset_as_they_were(nano):
     large = Image.effect_noise((500, 300), 50).convert("RGB")
     before = large.tobytes()
-    pairs = [data.Pair("a", "a", "a", lambda: large), data.Pair("b", "b", "b", lambda: large)]
+    pairs = [data.Pair(name, (name,), name, lambda: large) for name in "ab"]
     _, shown = mh.widgets.search_box(nano, mh.PictureDataset(pairs), query="a").children
     assert all(max(picture.size) <= 128 for picture in pictures_in(shown.value))
     assert large.tobytes() == before
