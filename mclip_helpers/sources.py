@@ -386,4 +386,6 @@ def _text_of(sample: dict, names: Sequence[str]) -> object:
         if name in sample:
             return sample[name].decode("utf-8-sig")
     fields = json.loads(sample.get("json", b"{}"))
+    if not isinstance(fields, dict):
+        raise ValueError("the .json holds no object, {…}")
     return next((fields[name] for name in names if name in fields), None)
