@@ -59,5 +59,5 @@ $(STAMP): pyproject.toml constraints.txt
 		}; \
 		$(PYTHON) -m venv $(VENV) || exit 1; \
 	fi
-	$(PY) -m pip install -c constraints.txt -e '.[lab,test]'
+	$(PY) -m pip install -c constraints.txt -e '.[lab,sources,test]'
 	@touch $@

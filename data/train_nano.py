@@ -33,7 +33,7 @@ from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from mclip_helpers.data import EMOJI_SIZE, Emoji, draw_emoji, emoji_catalogue
+from mclip_helpers.emojis import EMOJI_SIZE, Emoji, draw_emoji, emoji_catalogue
 from mclip_helpers.models import NANO, data_folder
 
 FLUENT = ("flat", "modern", "high-contrast")

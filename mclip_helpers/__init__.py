@@ -2,8 +2,9 @@
 
 One module per idea; each imports only from those to its left:
 
-    compute · data  →  models · attention · derivatives  →  recipes · lora · loss  →  evaluate ·
-    train · graph  →  autograd  →  draw  →  diagrams  →  frames  →  player  →  widgets · machine
+    compute · pictures  →  data · models · attention · derivatives  →  emojis · sources · recipes ·
+    lora · loss  →  evaluate · train · graph  →  autograd  →  draw  →  diagrams  →  frames  →
+    player  →  widgets · machine
 """
 
 from . import diagrams, draw, widgets
@@ -13,13 +14,14 @@ from .compute import Compute, OutOfMemory, choose_compute
 from .data import (
     DataError,
     DistinctBatches,
+    Pair,
     PictureDataset,
-    emoji_catalogue,
-    emoji_dataset,
-    folder_dataset,
     loader,
+    set_epoch,
+    split,
 )
 from .derivatives import in_words
+from .emojis import SPLITS, emoji_catalogue, emoji_dataset
 from .evaluate import Retrieval, embed, evaluate, retrieval, zero_shot
 from .lora import (
     base_state_dict,
@@ -38,18 +40,21 @@ from .loss import contrastive_loss
 from .machine import check_machine
 from .models import APPLE_LICENCE, Clip, WeightsError, load_model, mobileclip_names
 from .recipes import Recipe, recipe
+from .sources import folder_dataset, hub_dataset, shard_dataset, xm3600
 from .train import History, TrainingDiverged, budget, train, trainable_parameters, warmup_cosine
 
 __version__ = "0.1.0"
 
 __all__ = [
     "APPLE_LICENCE",
+    "SPLITS",
     "Clip",
     "Compute",
     "DataError",
     "DistinctBatches",
     "History",
     "OutOfMemory",
+    "Pair",
     "PictureDataset",
     "Recipe",
     "Retrieval",
@@ -71,6 +76,7 @@ __all__ = [
     "freeze_batch_norm",
     "fuse_attention",
     "gradients",
+    "hub_dataset",
     "in_words",
     "inject_lora",
     "load_adapter",
@@ -83,6 +89,9 @@ __all__ = [
     "recipe",
     "retrieval",
     "save_adapter",
+    "set_epoch",
+    "shard_dataset",
+    "split",
     "split_attention",
     "tower_of",
     "trace",
@@ -92,5 +101,6 @@ __all__ = [
     "warmup_cosine",
     "why_not",
     "widgets",
+    "xm3600",
     "zero_shot",
 ]

@@ -261,10 +261,10 @@ def answers(
 ) -> Chart:
     """For each chosen picture, what each model answers: its `top` captions, the right ones marked.
 
-    `found` gives by a model's name the similarity (pictures, captions) of the whole dataset. Beside
+    `found` gives by a model's name the similarity (pictures, all captions) of the dataset. Beside
     the captions stands the place of the best right one; equally similar wrong ones come before it.
     """
-    groups = torch.as_tensor(dataset.groups)
+    captions, groups = dataset.all_captions, torch.as_tensor(dataset.caption_groups)
     high, first, wide = 0.24 * top + 0.2, 2.55, 3.2
     width, height = first + wide * len(found), 0.35 + high * len(chosen)
     figure = Chart(figsize=(width, height))
@@ -278,7 +278,7 @@ def answers(
         axes.axhline(middle - high / 2, color="#dddddd", lw=0.8)
         _thumbnail(axes, picture, 0.45, middle, 0.4)
         axes.text(1.0, middle, _wrap(caption, 19), fontsize=9, weight="bold", va="center")
-        good = groups == groups[index]
+        good = groups == dataset.groups[index]
         for column, similarity in enumerate(found.values()):
             x, own = first + wide * column, similarity[index].cpu()
             place = 1 + int(((own >= own[good].max()) & ~good).sum())
@@ -286,7 +286,7 @@ def answers(
             axes.text(x, middle, f"{place}.", fontsize=11, weight="bold", color=colour, va="center")
             for line, answer in enumerate(own.topk(top).indices.tolist()):
                 right = bool(good[answer])
-                said = dataset.captions[answer]
+                said = captions[answer]
                 said = said if len(said) <= 31 else f"{said[:30]}…"
                 axes.text(
                     x + 0.5,

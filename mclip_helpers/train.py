@@ -21,7 +21,7 @@ from torch import nn
 from tqdm import tqdm
 
 from .compute import OutOfMemory
-from .data import PictureDataset, loader
+from .data import PictureDataset, loader, set_epoch
 from .evaluate import evaluate
 from .lora import lora_layers, tensor_bytes
 from .loss import NotFiniteError, contrastive_loss
@@ -137,7 +137,9 @@ def train(
     settings = {
         "model": getattr(model, "name_or_path", "unnamed"),
         "pairs": len(dataset),
-        "pictures and captions": _digest(f"{p.digest} {p.caption}".encode() for p in dataset.pairs),
+        "pictures and captions": _digest(
+            f"{p.digest} {p.captions}".encode() for p in dataset.pairs
+        ),
         "trained tensors": len(parameters),
         "trained numbers": sum(p.numel() for p in parameters.values()),
         "names of trained tensors": _digest(name.encode() for name in parameters),
@@ -157,13 +159,13 @@ def train(
         history, first = _resume(Path(checkpoint), model, optimizer, scheduler, scaler, settings)
 
     for epoch in range(first, epochs):
-        batches.batch_sampler.epoch = epoch
+        set_epoch(batches, epoch)
         model.train()
         begun, losses = time.perf_counter(), []
         bar = tqdm(
             batches,
             desc=f"epoch {epoch + 1}/{epochs}",
-            total=_batches_in(batches, epoch),
+            total=len(batches),
             file=sys.stdout,
             disable=not progress,
         )
@@ -224,8 +226,8 @@ def _step(
 
 
 def _batches_in(batches, epoch: int) -> int:
-    batches.batch_sampler.epoch = epoch
-    return len(batches.batch_sampler)
+    set_epoch(batches, epoch)
+    return len(batches)
 
 
 def _check_gradients(parameters: Mapping[str, nn.Parameter]) -> None:

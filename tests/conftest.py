@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+from collections import defaultdict
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -66,3 +68,11 @@ def emoji_pairs() -> mh.PictureDataset:
 def emoji() -> mh.PictureDataset:
     """`emoji_pairs`, made once."""
     return emoji_pairs()
+
+
+def partition(labels: Iterable) -> set[frozenset[int]]:
+    """Which positions have the same label, whatever the labels are."""
+    classes = defaultdict(set)
+    for position, label in enumerate(labels):
+        classes[label].add(position)
+    return {frozenset(positions) for positions in classes.values()}

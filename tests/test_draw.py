@@ -51,7 +51,7 @@ def hostile() -> mh.PictureDataset:
     def load() -> Image.Image:
         return Image.new("RGB", (8, 8), "red")
 
-    pairs = [data.Pair(str(i), f"{HOSTILE}{i}", str(i), load) for i in range(3)]
+    pairs = [data.Pair(str(i), (f"{HOSTILE}{i}",), str(i), load) for i in range(3)]
     return mh.PictureDataset(pairs, HOSTILE)
 
 
@@ -467,7 +467,7 @@ def test_the_classify_box_escapes_labels(nano, hostile):
 def test_widgets_leave_the_pictures_of_the_dataset_as_they_were(nano):
     large = Image.effect_noise((500, 300), 50).convert("RGB")
     before = large.tobytes()
-    pairs = [data.Pair("a", "a", "a", lambda: large), data.Pair("b", "b", "b", lambda: large)]
+    pairs = [data.Pair(name, (name,), name, lambda: large) for name in "ab"]
     _, shown = mh.widgets.search_box(nano, mh.PictureDataset(pairs), query="a").children
     assert all(max(picture.size) <= 128 for picture in pictures_in(shown.value))
     assert large.tobytes() == before
@@ -476,19 +476,10 @@ def test_widgets_leave_the_pictures_of_the_dataset_as_they_were(nano):
 def test_any_object_with_the_parts_of_a_clip_will_do_for_a_search(emoji):
     """The widget needs no more of a model than Clip promises: a person may bring another one."""
     n, pieces = len(emoji), iter(range(10**6))
-    model = SimpleNamespace(
-        training=False,
-        eval=lambda: None,
-        train=lambda mode: None,
-        encode_image=lambda images, normalize: torch.eye(n)[[next(pieces) for _ in images]],
-        encode_text=lambda tokens, normalize: torch.zeros(len(tokens), n),
-    )
     clip = SimpleNamespace(
-        model=model,
-        device="cpu",
+        model=torch.nn.Identity(),
         name="toy",
-        preprocess=lambda picture: torch.zeros(1),
-        tokenizer=lambda texts: torch.zeros(len(texts), 1),
+        encode_images=lambda images: torch.eye(n)[[next(pieces) for _ in images]],
         encode_texts=lambda texts: torch.eye(n)[[7]],
         unknown_tokens=lambda text: [],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_retrieval_agrees_with_sorting_the_whole_gallery_by_hand(case, chunk, se
         ranks = np.array([rank_by_hand(matrix, groups, i) for i in range(len(groups))])
         assert recall == {k: pytest.approx(np.mean(ranks <= k)) for k in (1, 2, 5)}
         assert median == np.median(ranks)
-    assert found.gallery == len(groups)
+    assert found.pictures == found.texts == len(groups)
 
 
 @SLOW_IS_FINE
@@ -184,26 +185,83 @@ def test_memory_grows_with_chunk_times_n_and_not_with_n_squared(chunk):
 
 
 @pytest.mark.parametrize(
-    ("images", "texts"), [((3, 4), (2, 4)), ((3, 4), (3, 5)), ((4,), (4,)), ((1, 3, 4), (1, 3, 4))]
+    ("images", "texts"), [((3, 4), (3, 5)), ((4,), (4,)), ((1, 3, 4), (1, 3, 4)), ((3, 4), (3,))]
 )
 def test_features_of_other_shapes_are_refused_with_both_shapes(images, texts):
-    with pytest.raises(ValueError, match="same shape") as caught:
+    with pytest.raises(ValueError, match=r"shapes \(N, D\) and \(M, D\)") as caught:
         mh.retrieval(torch.zeros(images), torch.zeros(texts))
     assert str(images) in str(caught.value)
     assert str(texts) in str(caught.value)
 
 
 def test_groups_of_another_length_are_refused_with_both_numbers():
-    with pytest.raises(ValueError, match="2 groups for 3 pairs"):
+    with pytest.raises(ValueError, match="2 groups for 3 pictures"):
         mh.retrieval(torch.eye(3), torch.eye(3), groups=[0, 1])
+    with pytest.raises(ValueError, match="3 groups for 3 pictures, 2 for 3 texts"):
+        mh.retrieval(torch.eye(3), torch.eye(3), groups=[0, 1, 2], text_groups=[0, 1])
+
+
+@pytest.mark.parametrize("given", [{}, {"groups": [0, 1, 2]}, {"text_groups": [0, 1, 2, 2]}])
+def test_more_texts_than_pictures_need_both_groups(given):
+    with pytest.raises(ValueError, match="3 pictures and 4 texts: give both"):
+        mh.retrieval(torch.eye(3), torch.eye(4)[:, :3], **given)
+
+
+@pytest.mark.parametrize(
+    ("groups", "text_groups"), [([0, 7], [0, 0]), ([0, 0], [0, 7])], ids=["picture", "text"]
+)
+def test_a_picture_or_a_text_without_any_good_answer_is_refused(groups, text_groups):
+    with pytest.raises(ValueError, match="group 7 has"):
+        mh.retrieval(torch.eye(2), torch.eye(2), groups=groups, text_groups=text_groups)
+
+
+@st.composite
+def several(draw) -> tuple[np.ndarray, np.ndarray, list[int], list[int]]:
+    """Pictures and texts, not as many of each, and groups that all have both."""
+    groups = draw(st.lists(st.integers(0, 4), min_size=1, max_size=6))
+    known = st.sampled_from(sorted(set(groups)))
+    text_groups = sorted(set(groups)) + draw(st.lists(known, max_size=6))
+    text_groups = draw(st.permutations(text_groups))
+    images, texts = (
+        draw(st.lists(SIGNS, min_size=len(g), max_size=len(g))) for g in (groups, text_groups)
+    )
+    return np.array(images), np.array(texts), groups, text_groups
+
+
+def rank_among(similarity: np.ndarray, good: np.ndarray) -> int:
+    """One more than the wrong answers that are as similar as the best good one, or more."""
+    return 1 + int((similarity[~good] >= similarity[good].max()).sum())
+
+
+@SLOW_IS_FINE
+@given(several(), st.integers(1, 9))
+def test_each_text_is_a_query_and_a_picture_is_found_by_any_of_its_texts(case, chunk):
+    images, texts, groups, text_groups = case
+    found = mh.retrieval(
+        torch.tensor(images),
+        torch.tensor(texts),
+        ks=(1, 2, 5),
+        groups=groups,
+        text_groups=text_groups,
+        chunk=chunk,
+    )
+    similarity = images @ texts.T
+    good = np.array(groups)[:, None] == np.array(text_groups)[None]
+    of_images = np.array([rank_among(*rows) for rows in zip(similarity, good, strict=True)])
+    of_texts = np.array([rank_among(*rows) for rows in zip(similarity.T, good.T, strict=True)])
+    assert found.image_to_text == {k: pytest.approx(np.mean(of_images <= k)) for k in (1, 2, 5)}
+    assert found.text_to_image == {k: pytest.approx(np.mean(of_texts <= k)) for k in (1, 2, 5)}
+    assert found.image_median_rank == np.median(of_images)
+    assert found.text_median_rank == np.median(of_texts)
+    assert (found.pictures, found.texts) == (len(groups), len(text_groups))
 
 
 def test_retrieval_prints_every_share_and_both_medians_of_how_many():
-    text = str(mh.Retrieval({1: 0.125, 5: 0.5}, {1: 0.25, 5: 1.0}, 2.5, 7, 80))
+    text = str(mh.Retrieval({1: 0.125, 5: 0.5}, {1: 0.25, 5: 1.0}, 2.5, 7, 80, 200))
     there, back = text.splitlines()
     assert there.startswith("picture → text")
     assert back.startswith("text → picture")
-    assert all(part in there for part in ("R@1  12.5%", "R@5  50.0%", "2.5 of 80"))
+    assert all(part in there for part in ("R@1  12.5%", "R@5  50.0%", "2.5 of 200"))
     assert all(part in back for part in ("R@1  25.0%", "R@5 100.0%", "7 of 80"))
 
 
@@ -236,6 +294,47 @@ def test_embed_works_in_eval_mode_and_puts_the_models_mode_back(nano, emoji, tra
         assert torch.equal(value, state[name]), "batch norm's statistics stay"
 
 
+def test_embed_leaves_each_module_in_the_mode_it_was_in(nano, emoji, monkeypatch):
+    norms = [m for m in nano.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    nano.model.train()
+    for module in norms[::2]:
+        module.eval()
+    before = [module.training for module in nano.model.modules()]
+    try:
+        mh.embed(nano, emoji)
+        assert [module.training for module in nano.model.modules()] == before
+        monkeypatch.setattr(nano.model, "encode_text", None)  # it breaks off on the way
+        with pytest.raises(TypeError):
+            mh.embed(nano, emoji)
+        assert [module.training for module in nano.model.modules()] == before
+    finally:
+        nano.model.eval()
+
+
+def captioned_twice(dataset: mh.PictureDataset) -> mh.PictureDataset:
+    """Every second picture gets another caption: the first one, "drawn"."""
+    pairs = [
+        dataclasses.replace(p, captions=(*p.captions, f"{p.captions[0]}, drawn")[: 1 + i % 2])
+        for i, p in enumerate(dataset.pairs)
+    ]
+    return mh.PictureDataset(pairs)
+
+
+def test_embed_gives_a_vector_for_every_caption_and_evaluate_counts_them_all(nano, emoji):
+    several = captioned_twice(emoji)
+    images, texts = mh.embed(nano, several, batch_size=4)
+    assert torch.allclose(images, nano.encode_images([p for p, _ in emoji]), atol=1e-5)
+    assert torch.allclose(texts, nano.encode_texts(several.all_captions), atol=1e-5)
+    assert len(texts) == 15
+    found = mh.evaluate(nano, several)
+    assert (found.pictures, found.texts) == (10, 15)
+    by_hand = [
+        rank_among((image @ texts.T).numpy(), np.array(several.caption_groups) == group)
+        for image, group in zip(images, several.groups, strict=True)
+    ]
+    assert found.image_to_text[1] == pytest.approx(np.mean(np.array(by_hand) == 1))
+
+
 def test_evaluate_is_retrieval_among_the_embedded_pairs_with_their_groups(nano):
     whole = mh.emoji_dataset("twemoji")
     twins = whole.find("family man boy", "family woman girl", "family adult child", "tiger")
@@ -244,7 +343,7 @@ def test_evaluate_is_retrieval_among_the_embedded_pairs_with_their_groups(nano):
     assert found == mh.retrieval(*mh.embed(nano, twins), groups=twins.groups)
     # Three of the four pictures are the same: at most one of them could rank its own text first.
     assert mh.retrieval(*mh.embed(nano, twins)).image_to_text[1] <= 0.5
-    assert found.gallery == 4
+    assert found.pictures == found.texts == 4
 
 
 # -------------------------------------------------------------------------------------- zero-shot

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import mclip_helpers as mh
-from mclip_helpers import data, diagrams, machine, models
+from mclip_helpers import diagrams, emojis, machine, models
 from mclip_helpers.compute import Compute
 
 LACK = "→ "
@@ -237,7 +237,7 @@ def test_a_network_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch):
 def test_no_emoji_pictures(
     function: str, error: Exception, cure: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(data, function, refuse(error))
+    monkeypatch.setattr(emojis, function, refuse(error))
     here, _, do = row("emoji pictures")
     assert here == "not to be had"
     assert do.startswith(f"→ {error}")
@@ -246,7 +246,7 @@ def test_no_emoji_pictures(
 
 
 def test_a_catalogue_with_nothing_in_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(data, "emoji_catalogue", tuple)
+    monkeypatch.setattr(emojis, "emoji_catalogue", tuple)
     assert row("emoji pictures")[2].startswith(LACK)
 
 

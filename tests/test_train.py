@@ -432,7 +432,7 @@ def test_a_checkpoint_of_other_pictures_or_captions_is_refused(broken_off: Path,
     """As many of them: only what they are differs."""
     pairs = emoji.pairs
     swapped = [
-        dataclasses.replace(p, caption=q.caption) for p, q in zip(pairs, pairs[::-1], strict=True)
+        dataclasses.replace(p, captions=q.captions) for p, q in zip(pairs, pairs[::-1], strict=True)
     ]
     for other in (swapped, pairs[::-1]):
         with pytest.raises(ValueError, match="pictures and captions was") as error:
