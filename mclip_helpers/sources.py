@@ -96,14 +96,14 @@ def _pair(
 
 
 def _dataset(
-    where: str | Path, pairs: Iterable[Pair | None], problems: Sequence[str], credit: str = ""
+    where: str | Path, pairs: Iterable[Pair | None], problems: Sequence[str]
 ) -> PictureDataset:
     pairs = list(pairs)
     if not problems and not pairs:
         problems = ["there is nothing in it"]
     if problems:
         raise DataError(where, problems)
-    return PictureDataset(pairs, credit)
+    return PictureDataset(pairs)
 
 
 # ------------------------------------------------------------------------------------------ folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import inspect
 import io
 import re
@@ -471,6 +472,16 @@ def test_widgets_leave_the_pictures_of_the_dataset_as_they_were(nano):
     _, shown = mh.widgets.search_box(nano, mh.PictureDataset(pairs), query="a").children
     assert all(max(picture.size) <= 128 for picture in pictures_in(shown.value))
     assert large.tobytes() == before
+
+
+def test_answers_count_every_caption_of_a_picture(emoji):
+    first, second = emoji.pairs[:2]
+    first = dataclasses.replace(first, captions=("one", "another"))
+    found = {"model": torch.tensor([[0.1, 0.9, 0.5], [0.9, 0.5, 0.1]])}
+    chart = draw.answers(mh.PictureDataset([first, second]), [0, 1], found, top=1)
+    said = [text.get_text() for text in chart.axes[0].texts]
+    assert "✓ another" in said
+    assert "3." in said, "two captions of another picture come before the second's own"
 
 
 def test_any_object_with_the_parts_of_a_clip_will_do_for_a_search(emoji):

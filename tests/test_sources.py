@@ -575,29 +575,31 @@ def test_a_missing_package_says_how_to_install_it(package, call, monkeypatch):
 # ------------------------------------------------------------------------------------------ XM3600
 
 
+def write_language(folder: Path, language: str) -> str:
+    """A file as xm3600_1k has one for each language: its name and schema, with other pictures."""
+    name = f"data/{language}-00000-of-00001.parquet"
+    rows = {
+        "image_id": ["i0", "i1"],
+        "image_locale": ["ko", "en"],
+        "captions": [[f"{language} a", f"{language} b"], [f"{language} c"]],
+        "image": [{"bytes": png(n), "path": f"{n}.jpg"} for n in "ab"],
+    }
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.table(rows), folder / name)
+    return name
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> list[str]:
-    """A stand-in for the hub's xm3600_1k: its schema and file names, with pictures of our own.
-
-    Gives the list of the files that were downloaded. The real one was not reached in these tests.
-    """
+    """A stand-in for the hub with xm3600_1k on it; gives the list of the files it was asked for."""
     downloaded = []
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "arrow")
 
     def snapshot_download(repo_id: str, *, repo_type: str, allow_patterns: str) -> str:
         assert (repo_id, repo_type) == ("floschne/xm3600_1k", "dataset")
-        names = [f"data/{lang}-00000-of-00001.parquet" for lang in ("en", "fi", "fil", "ko")]
-        for name in fnmatch.filter([*names, "README.md"], allow_patterns):
-            downloaded.append(name)
-            language = name[5:].split("-")[0]
-            rows = {
-                "image_id": ["i0", "i1"],
-                "image_locale": ["ko", "en"],
-                "captions": [[f"{language} a", f"{language} b"], [f"{language} c"]],
-                "image": [{"bytes": png(n), "path": f"{n}.jpg"} for n in "ab"],
-            }
-            (tmp_path / "data").mkdir(exist_ok=True)
-            parquet.write_table(pyarrow.table(rows), tmp_path / name)
+        files = {f"data/{lang}-00000-of-00001.parquet": lang for lang in ("en", "fi", "fil", "ko")}
+        for name in fnmatch.filter([*files, "README.md"], allow_patterns):
+            downloaded.append(write_language(tmp_path, files[name]))
         return str(tmp_path)
 
     monkeypatch.setattr(sources, "snapshot_download", snapshot_download)
@@ -627,6 +629,20 @@ def test_an_unknown_language_is_refused_before_anything_is_loaded(hub):
 def test_a_language_without_a_file_is_named(hub):
     with pytest.raises(mh.DataError, match=r"no file data/sw-\*\.parquet"):
         mh.xm3600("sw")
+
+
+def test_a_language_that_is_in_the_cache_needs_no_network(monkeypatch, tmp_path):
+    """The real download, offline, with a cache as it leaves one behind."""
+    repo, commit = tmp_path / "hub/datasets--floschne--xm3600_1k", "0" * 40
+    write_language(repo / "snapshots" / commit, "ko")
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text(commit)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "arrow")
+    monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert mh.xm3600("ko").all_captions == ["ko a", "ko b", "ko c"]
+    with pytest.raises(mh.DataError, match=r"data/en-\*\.parquet"):
+        mh.xm3600("en")
 
 
 def test_a_hub_that_is_not_reached_is_named_with_the_reason(monkeypatch, tmp_path):
