@@ -17,14 +17,18 @@ from mclip_helpers.models import data_folder
 
 def main() -> None:
     clip = mh.load_model("nano")
-    new, old = (mh.emoji_dataset(style, "val") for style in ("openmoji", "twemoji"))
-    print(f"before\n{mh.evaluate(clip, new)}")
+    watched = {
+        f"{style} ({age} style)": mh.emoji_dataset(style.lower(), "val")
+        for style, age in (("OpenMoji", "new"), ("Twemoji", "old"))
+    }
+    before = {name: mh.evaluate(clip, emoji).image_to_text[1] for name, emoji in watched.items()}
 
     torch.manual_seed(0)
     peft = mh.inject_lora(clip.model, rank=8, alpha=16, targets="image")
-    mh.train(
+    pairs = mh.emoji_dataset("openmoji", "train") + mh.emoji_dataset("twemoji", "train")
+    history = mh.train(
         clip,
-        mh.emoji_dataset("openmoji", "train") + mh.emoji_dataset("twemoji", "train"),
+        pairs,
         epochs=5,
         batch_size=128,
         lr=1e-3,
@@ -32,10 +36,15 @@ def main() -> None:
         augment=RandomAffine(
             degrees=10, translate=(0.05, 0.05), scale=(0.85, 1.1), fill=(255,) * 3
         ),
-        evaluate_on={"OpenMoji (new)": new, "Twemoji (old)": old},
+        evaluate_on=watched,
     )
-    print(f"after\n{mh.evaluate(clip, new)}")
-    print(mh.save_adapter(peft, data_folder() / "openmoji-adapter"))
+    metrics = {
+        f"R@1, picture to text, {name}, validation split": (before[name], history.epochs[-1][name])
+        for name in watched
+    }
+    data = f"The train splits of both styles, {len(pairs)} emoji. {pairs.credit}."
+    folder = mh.save_adapter(peft, data_folder() / "openmoji-adapter", data=data, metrics=metrics)
+    print((folder / "README.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,18 @@
 One module per idea; each imports only from those to its left:
 
     compute · pictures  →  data · models · attention · derivatives  →  emojis · sources · recipes ·
-    lora · loss  →  evaluate · train · graph  →  autograd  →  draw  →  diagrams  →  frames  →
-    player  →  widgets · machine
+    lora · loss · card  →  adapters  →  evaluate · train · graph  →  autograd  →  draw  →
+    diagrams  →  frames  →  player  →  widgets · machine
 """
 
 from . import diagrams, draw, widgets
+from .adapters import (
+    base_state_dict,
+    load_adapter,
+    merge_adapter,
+    merged_state_dict,
+    save_adapter,
+)
 from .attention import SplitAttention, fuse_attention, split_attention
 from .autograd import gradients, trace
 from .compute import Compute, OutOfMemory, choose_compute
@@ -24,14 +31,10 @@ from .derivatives import in_words
 from .emojis import SPLITS, emoji_catalogue, emoji_dataset
 from .evaluate import Retrieval, embed, evaluate, retrieval, zero_shot
 from .lora import (
-    base_state_dict,
     freeze_batch_norm,
     inject_lora,
-    load_adapter,
     lora_layers,
     lora_targets,
-    merge_adapter,
-    save_adapter,
     tower_of,
     unfreeze_batch_norm,
     why_not,
@@ -85,6 +88,7 @@ __all__ = [
     "lora_layers",
     "lora_targets",
     "merge_adapter",
+    "merged_state_dict",
     "mobileclip_names",
     "recipe",
     "retrieval",

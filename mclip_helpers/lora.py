@@ -1,30 +1,23 @@
 """LoRA on a MobileCLIP, with PEFT's ordinary adapters underneath.
 
 What is done here and not by PEFT: attention is rewritten as Linear layers that are really called
-(`attention.py`), targets are checked by their full names, batch norm is kept still, and an adapter
-knows which base it was made for.
+(`attention.py`), targets are checked by their full names, and batch norm is kept still. What
+becomes of a trained adapter is in `adapters.py`.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 
-from .attention import PROJECTIONS, SplitAttention, fuse_attention, split_attention
+from .attention import fuse_attention, split_attention
 
 TARGET_SETS = ("default", "image", "text", "all")
-BASE_FILE = "base_model.json"
 
 
 # --------------------------------------------------------------------------------------- targets
@@ -204,151 +197,3 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLayer):
             yield name.removeprefix("base_model.model."), module
-
-
-# ---------------------------------------------------------------------------- the base underneath
-
-
-def base_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict that open_clip would give for the base: no adapters, attention fused."""
-    state = {}
-    for name, value in model.state_dict().items():
-        if ".lora_" not in name:
-            name = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-            state[name] = value
-    for name, module in model.named_modules():
-        if isinstance(module, SplitAttention):
-            name = name.removeprefix("base_model.model.")
-            for kind in ("weight", "bias"):
-                parts = [state.pop(f"{name}.{p}.{kind}", None) for p in PROJECTIONS]
-                if parts[0] is not None:
-                    state[f"{name}.in_proj_{kind}"] = torch.cat(parts)
-    return state
-
-
-def tensor_bytes(tensor: torch.Tensor) -> bytes:
-    """The numbers of `tensor` as they lie in memory, row by row."""
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-
-
-def fingerprint(model: nn.Module) -> str:
-    """A hash of all the base's numbers but `logit_scale`, which may be trained with an adapter."""
-    digest = hashlib.sha256()
-    for name, value in sorted(base_state_dict(model).items()):
-        if name != "logit_scale" and not name.endswith("num_batches_tracked"):
-            digest.update(name.encode())
-            digest.update(tensor_bytes(value))
-    return digest.hexdigest()[:16]
-
-
-# ------------------------------------------------------------------------------ save, load, merge
-
-
-def save_adapter(peft: PeftModel, path: str | Path) -> Path:
-    """Write the adapter to the folder `path`: whole, or not at all.
-
-    Beside PEFT's `adapter_config.json` and `adapter_model.safetensors` lie `base_model.json` (the
-    base's name and fingerprint, the value of `logit_scale`, a checksum) and a model card. Returns
-    the folder.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-        fresh = Path(temporary) / "adapter"
-        # No embedding is trained; left to itself, PEFT would ask the hub for the base's config.
-        peft.save_pretrained(fresh, save_embedding_layers=False)
-        base = {
-            "name": getattr(peft.get_base_model(), "name_or_path", "unnamed"),
-            "fingerprint": fingerprint(peft),
-            "logit_scale": peft.get_base_model().logit_scale.item(),
-            "adapter_sha256": _sha256(fresh / SAFETENSORS_WEIGHTS_NAME),
-        }
-        (fresh / BASE_FILE).write_text(json.dumps(base, indent=2) + "\n")
-        (fresh / "README.md").write_text(_card(base["name"], peft), encoding="utf-8")
-        old = Path(temporary) / "old"
-        if path.exists():
-            path.rename(old)
-        try:
-            fresh.rename(path)
-        except BaseException:
-            if old.exists():
-                old.rename(path)
-            raise
-    return path
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _card(base: str, peft: PeftModel) -> str:
-    """The model card: what it is and how to load it. (PEFT's own is a form to fill in.)"""
-    name, _, weights = base.partition("/")
-    config = peft.peft_config["default"]
-    return f"""---
-library_name: peft
-base_model: {base}
-tags: [lora, mobileclip]
----
-
-# LoRA adapter for {name} (weights: {weights})
-
-Rank {config.r}, alpha {config.lora_alpha}, on {sum(1 for _ in lora_layers(peft))} layers. It fits
-this base alone, and `load_adapter` checks that it is this one:
-
-    import mclip_helpers as mh
-
-    clip = mh.load_model("{name}", pretrained="{weights}")
-    peft = mh.load_adapter(clip.model, "the folder of this file")
-
-The licence of the base holds for the adapter, too.
-"""
-
-
-def load_adapter(model: nn.Module, path: str | Path, *, trainable: bool = False) -> PeftModel:
-    """Put the adapter saved in `path` on `model`, in place; its outputs are those of before.
-
-    Raises FileNotFoundError if the folder is not a saved adapter, and ValueError, before anything
-    is changed, if it is damaged or was made for another base: both names are given.
-    """
-    path = Path(path)
-    files = (BASE_FILE, CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME)
-    missing = [file for file in files if not (path / file).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{path} is not an adapter saved by save_adapter: no {missing[0]}")
-    if any(isinstance(m, LoraLayer) for m in model.modules()):
-        raise ValueError("this model has LoRA adapters already; load a fresh one, or merge them")
-    base = json.loads((path / BASE_FILE).read_text())
-    # PEFT would only warn of a missing tensor, and leave that adapter at its random start.
-    if base.get("adapter_sha256") != _sha256(path / SAFETENSORS_WEIGHTS_NAME):
-        raise ValueError(
-            f"{path / SAFETENSORS_WEIGHTS_NAME} is damaged, or not the file that {BASE_FILE} "
-            f"beside it belongs to; save the adapter again"
-        )
-    name = getattr(model, "name_or_path", "unnamed")
-    if base["name"] != name:
-        raise ValueError(f"the adapter in {path} was made for {base['name']!r}, not for {name!r}")
-    here = fingerprint(model)
-    if base["fingerprint"] != here:
-        raise ValueError(
-            f"the adapter in {path} was made for {base['name']!r} with other weights (fingerprint "
-            f"{base['fingerprint']}) than this {name!r} has ({here})"
-        )
-    split_attention(model)
-    freeze_batch_norm(model)
-    peft = PeftModel.from_pretrained(model, path, is_trainable=trainable)
-    with torch.no_grad():
-        model.logit_scale.fill_(base["logit_scale"])
-    return peft.eval()
-
-
-def merge_adapter(peft: PeftModel) -> nn.Module:
-    """Add every (alpha / rank) · B A to its W, and give back a plain open_clip model.
-
-    Works in place: `peft` is used up. The result's state dict loads into a fresh open_clip model
-    with `strict=True`. It equals the adapted model up to rounding.
-    """
-    model = peft.merge_and_unload(safe_merge=True)
-    fuse_attention(model)
-    unfreeze_batch_norm(model)
-    return model.eval()

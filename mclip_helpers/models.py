@@ -272,8 +272,15 @@ def _build(name: str, transform: dict) -> tuple[nn.Module, Callable]:
     return model, preprocess
 
 
+def hub_repository(name: str, tag: str) -> str | None:
+    """Where the hub has the weights `tag` of `name`: "owner/repository", or None if it has not."""
+    config = open_clip.get_pretrained_cfg(name, tag) or {}
+    return (config.get("hf_hub") or "").rstrip("/") or None
+
+
 def _download(name: str, tag: str, cache_dir: str | Path | None) -> Path:
-    repo = (_tag_config(name, tag).get("hf_hub") or "").rstrip("/")
+    _tag_config(name, tag)  # refuses a tag that does not exist
+    repo = hub_repository(name, tag)
     if not repo:
         raise WeightsError(f"the weights {name}/{tag} are not on the hub as safetensors")
     cache = cache_dir or hub_constants.HF_HUB_CACHE

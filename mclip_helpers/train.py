@@ -20,10 +20,11 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
+from .adapters import tensor_bytes
 from .compute import OutOfMemory
 from .data import PictureDataset, loader, set_epoch
 from .evaluate import evaluate
-from .lora import lora_layers, tensor_bytes
+from .lora import lora_layers
 from .loss import NotFiniteError, contrastive_loss
 from .models import Clip
 
