@@ -6,7 +6,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab test rehearse bench notebooks lint format clean
+.PHONY: help run lab test rehearse colab-check address bench notebooks lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -21,7 +21,13 @@ test: lint ## check the style, run every test and every notebook
 	$(PY) -m pytest
 
 rehearse: $(STAMP) ## run every cell with the architecture of MobileCLIP2-S0, random weights
-	$(PY) tools/rehearse.py
+	$(PY) tools/rehearse.py $(ARGS)
+
+colab-check: $(STAMP) ## run the series with Colab's versions, and show that none of them moves
+	$(PY) tools/colab_check.py $(ARGS)
+
+address: $(STAMP) ## (authors) write the repository's address everywhere: make address URL=https://…
+	$(PY) tools/address.py $(URL)
 
 bench: $(STAMP) ## measure what the README's tables say
 	@for script in benchmarks/[!_]*.py; do \

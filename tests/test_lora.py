@@ -28,7 +28,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import mclip_helpers as mh
-from mclip_helpers.lora import BASE_FILE, TARGET_SETS, fingerprint
+from mclip_helpers.adapters import BASE_FILE, fingerprint
+from mclip_helpers.lora import TARGET_SETS
 
 # How many layers each set must find, counted from the architectures: text layers × 4, the last
 # stage's image blocks × 2 and the head; ViT-B-32's image tower is split like its text tower.
