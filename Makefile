@@ -6,10 +6,10 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab test bench notebooks lint format clean
+.PHONY: help run lab test compat-check bench notebooks lint format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: $(STAMP) ## run the whole series into runs/ and print the before/after table
 	$(PY) tools/run_notebooks.py notebooks --out runs
@@ -19,6 +19,9 @@ lab: $(STAMP) ## open the series in JupyterLab
 
 test: lint ## check the style, run every test and every notebook
 	$(PY) -m pytest
+
+compat-check: $(STAMP) ## run the tests with the oldest and the newest versions allowed
+	$(PY) tools/compat_check.py
 
 bench: $(STAMP) ## measure what the README's tables say
 	@for script in benchmarks/[!_]*.py; do \
@@ -41,7 +44,7 @@ format: $(STAMP) ## put the style right
 	$(PY) -m ruff format .
 
 clean: ## remove .venv and caches (runs/ stays: your adapters are in it)
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .compat-check build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +
 
