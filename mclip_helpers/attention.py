@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+DROPOUTS = {"attn_drop": nn.Dropout, "out_drop": nn.Dropout}  # after the softmax, at the end
 FUSED = {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"}
 
 
@@ -38,8 +39,10 @@ class SplitAttention(nn.Module):
         self.num_heads = original.num_heads
         self.batch_first = getattr(original, "batch_first", True)
         # A number in PyTorch, a layer in open_clip, which has a second one after `out_proj`.
-        self.dropout = original.attn_drop.p if hasattr(original, "attn_drop") else original.dropout
-        self.output_dropout = original.out_drop.p if hasattr(original, "out_drop") else 0.0
+        layers = dict(original.named_children())
+        number = getattr(original, "dropout", 0.0)
+        self.dropout = layers["attn_drop"].p if "attn_drop" in layers else number
+        self.output_dropout = layers["out_drop"].p if "out_drop" in layers else 0.0
         like = {"device": original.in_proj_weight.device, "dtype": original.in_proj_weight.dtype}
         bias = original.in_proj_bias is not None
         for name, weight in zip(PROJECTIONS, original.in_proj_weight.chunk(3), strict=True):
@@ -192,11 +195,13 @@ def _is_fused_attention(module: nn.Module) -> bool:
         return False
     # Anything more (a norm of the queries, a scale per head, a `bias_k`) would be lost.
     tensors = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
-    layers = [layer for name, layer in module.named_children() if name != "out_proj"]
     scale = (weight.shape[0] // 3 // module.num_heads) ** -0.5
     return (
         tensors <= FUSED
-        and all(isinstance(layer, nn.Dropout | nn.Identity) for layer in layers)
+        and all(
+            name == "out_proj" or isinstance(layer, DROPOUTS.get(name, nn.Identity))
+            for name, layer in module.named_children()
+        )
         and math.isclose(getattr(module, "scale", scale), scale)
         and not getattr(module, "add_zero_attn", False)
     )

@@ -91,6 +91,14 @@ class ScaledAttention(CalledAttention):
         self.scale = num_heads / width
 
 
+class DroppingAttention(CalledAttention):
+    """It drops something, too, and who knows where."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__(width, num_heads)
+        self.value_drop = nn.Dropout(0.5)
+
+
 class StrangeAttention(CalledAttention):
     def forward(self, tokens, mask=None):
         return super().forward(tokens, attn_mask=mask)
@@ -388,6 +396,8 @@ def test_in_bf16_it_differs_by_the_rounding_of_bf16(kind):
         expected, found = call(one, x, mask), call(two, x, mask)
         assert found.dtype == torch.bfloat16
         torch.testing.assert_close(found, expected, rtol=0, atol=0.03 * expected.std().item())
+        if mask is not None:  # one that was made in full precision
+            assert torch.equal(call(two, x, mask.double()), found)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -438,6 +448,7 @@ def test_an_unknown_way_of_calling_is_refused_before_anything_is_changed():
         pytest.param(lambda: FixedNormAttention(8, 2), id="norm without numbers"),
         pytest.param(lambda: BufferedAttention(8, 2), id="buffer in no state dict"),
         pytest.param(lambda: ScaledAttention(8, 2), id="another scale"),
+        pytest.param(lambda: DroppingAttention(8, 2), id="unknown dropout"),
         *(
             pytest.param(lambda o=o: open_clip.transformer.Attention(8, 2, **{o: True}), id=o)
             for o in ("qk_norm", "scaled_cosine", "scale_heads", "inner_norm")

@@ -64,7 +64,7 @@ def build(name: str, *, fresh: bool = False) -> Path:
     uv, python = find_uv(), str(python_of(environment))
     subprocess.run([*uv, "venv", "--quiet", "-p", sys.executable, str(environment)], check=True)
     install = [*uv, "pip", "install", "--quiet", "-p", python, *ENVIRONMENTS[name]]
-    subprocess.run([*install, "-e", f"{ROOT}[test]"], check=True)
+    subprocess.run([*install, "-e", f"{ROOT}[lab,test]"], check=True)
     stamp.write_text(wanted)  # only now: a build that broke off is begun anew
     return python_of(environment)
 
