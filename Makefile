@@ -6,10 +6,10 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab test rehearse colab-check address bench notebooks lint format clean
+.PHONY: help run lab test rehearse colab-check compat-check address bench notebooks lint format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: $(STAMP) ## run the whole series into runs/ and print the before/after table
 	$(PY) tools/run_notebooks.py notebooks --out runs
@@ -25,6 +25,9 @@ rehearse: $(STAMP) ## run every cell with the architecture of MobileCLIP2-S0, ra
 
 colab-check: $(STAMP) ## run the series with Colab's versions, and show that none of them moves
 	$(PY) tools/colab_check.py $(ARGS)
+
+compat-check: $(STAMP) ## run the tests with the oldest and the newest versions allowed
+	$(PY) tools/compat_check.py $(ARGS)
 
 address: $(STAMP) ## (authors) write the repository's address everywhere: make address URL=https://…
 	$(PY) tools/address.py $(URL)
@@ -50,7 +53,7 @@ format: $(STAMP) ## put the style right
 	$(PY) -m ruff format .
 
 clean: ## remove .venv and caches (runs/ stays: your adapters are in it)
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .colab-check .compat-check build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,33 +22,41 @@ MASKS = ("none", "bool", "float", "bool per head", "float per head", "causal", "
 
 
 class CalledAttention(nn.Module):
-    """One raw `in_proj_weight`, like `nn.MultiheadAttention`; unlike there, `out_proj` is called.
+    """A stand-in for the attention of open_clip's next major version.
 
-    It has no `batch_first` (it is), and its `dropout` is a layer.
+    One raw `in_proj_weight`, like `nn.MultiheadAttention`. Unlike there, `out_proj` is called, the
+    output comes alone, key and value may be left out, and True in a mask means "look here".
     """
 
-    def __init__(self, width: int, num_heads: int, bias: bool = True):
+    def __init__(self, width: int, num_heads: int, bias: bool = True, dropout: float = 0.0):
         super().__init__()
         self.num_heads = num_heads
         self.in_proj_weight = nn.Parameter(torch.randn(3 * width, width) / math.sqrt(width))
         self.register_parameter("in_proj_bias", nn.Parameter(torch.randn(3 * width)))
         if not bias:
             self.in_proj_bias = None
-        self.out_proj = nn.Linear(width, width, bias=bias)
-        self.dropout = nn.Dropout(0.25)
+        self.attn_drop = nn.Dropout(dropout)
+        self.out_proj = nn.Linear(width, width)
+        self.out_drop = nn.Dropout(dropout)
 
-    def forward(self, query, key, value, attn_mask=None, need_weights=False):
+    def forward(self, x, k_x=None, v_x=None, attn_mask=None):
+        inputs = (x, x if k_x is None else k_x, x if v_x is None else v_x)
         weights = self.in_proj_weight.chunk(3)
         biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
         q, k, v = (
             F.linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for x, w, b in zip((query, key, value), weights, biases, strict=True)
+            for x, w, b in zip(inputs, weights, biases, strict=True)
         )
         scores = q @ k.mT / math.sqrt(q.shape[-1])
         if attn_mask is not None:
-            scores = scores + attn_mask
-        shares = self.dropout(scores.softmax(-1))
-        return self.out_proj((shares @ v).transpose(1, 2).flatten(2)), None
+            if attn_mask.dim() == 3:
+                attn_mask = attn_mask.view_as(scores)
+            if attn_mask.dtype == torch.bool:
+                scores = scores.masked_fill(~attn_mask, float("-inf"))
+            else:
+                scores = scores + attn_mask
+        shares = self.attn_drop(scores.softmax(-1))
+        return self.out_drop(self.out_proj((shares @ v).transpose(1, 2).flatten(2)))
 
 
 class NormedAttention(CalledAttention):
@@ -55,6 +65,43 @@ class NormedAttention(CalledAttention):
     def __init__(self, width: int, num_heads: int):
         super().__init__(width, num_heads)
         self.ln_q = nn.LayerNorm(width // num_heads)
+
+
+class FixedNormAttention(CalledAttention):
+    """It has learned nothing more, but computes something more."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__(width, num_heads)
+        self.ln_inner = nn.LayerNorm(width, elementwise_affine=False)
+
+
+class BufferedAttention(CalledAttention):
+    """It holds something that is in no state dict."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__(width, num_heads)
+        self.register_buffer("gate", torch.ones(num_heads), persistent=False)
+
+
+class ScaledAttention(CalledAttention):
+    """Its scores are divided by d, not by √d."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__(width, num_heads)
+        self.scale = num_heads / width
+
+
+class DroppingAttention(CalledAttention):
+    """It drops something, too, and who knows where."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__(width, num_heads)
+        self.value_drop = nn.Dropout(0.5)
+
+
+class StrangeAttention(CalledAttention):
+    def forward(self, tokens, mask=None):
+        return super().forward(tokens, attn_mask=mask)
 
 
 def original(heads: int = 2, head_width: int = 3, **options) -> nn.MultiheadAttention:
@@ -66,7 +113,9 @@ def original(heads: int = 2, head_width: int = 3, **options) -> nn.MultiheadAtte
 
 
 def split(attention: nn.Module) -> mh.SplitAttention:
-    return mh.SplitAttention(copy.deepcopy(attention))
+    model = nn.Sequential(copy.deepcopy(attention))
+    assert mh.split_attention(model) == ["0"]
+    return model[0]
 
 
 def close(left: torch.Tensor, right: torch.Tensor) -> None:
@@ -249,27 +298,144 @@ def test_deepcopy_gives_an_attention_of_its_own():
     assert not torch.equal(twin.fuse().in_proj_weight, two.fuse().in_proj_weight)
 
 
-# ---- found by its shape -------------------------------------------------------------------------
+# ---- every way of calling it --------------------------------------------------------------------
+
+
+def batch_first(width: int, heads: int, bias: bool, dropout: float) -> nn.Module:
+    return nn.MultiheadAttention(width, heads, dropout, bias, batch_first=True)
+
+
+def length_first(width: int, heads: int, bias: bool, dropout: float) -> nn.Module:
+    return nn.MultiheadAttention(width, heads, dropout, bias)
+
+
+def open_clips(width: int, heads: int, bias: bool, dropout: float) -> nn.Module:
+    """Whichever version is installed: the oldest and the newest differ in what a mask means."""
+    return open_clip.transformer.Attention(
+        width, heads, qkv_bias=bias, attn_drop=dropout, proj_drop=dropout
+    )
+
+
+KINDS = (batch_first, length_first, open_clips, CalledAttention)
+
+
+def build(kind, bias: bool = True, dropout: float = 0.0, dtype=torch.float64) -> nn.Module:
+    torch.manual_seed(0)
+    attention = kind(6, 2, bias, dropout).to(dtype)
+    with torch.no_grad():
+        for p in attention.parameters():  # some start at zero: mistakes would not show
+            p.normal_(std=0.5)
+    return attention.eval()
+
+
+def call(attention: nn.Module, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Self-attention over x, as the block around such a layer asks for it."""
+    if "query" not in inspect.signature(type(attention).forward).parameters:
+        return attention(x, attn_mask=mask)
+    return attention(x, x, x, attn_mask=mask, need_weights=False)[0]
+
+
+def a_mask(kind: str, x: torch.Tensor) -> torch.Tensor | None:
+    """Of x (2, 4, E) with two heads, or (4, 2, E). The diagonal and the key beside it differ."""
+    if kind == "none":
+        return None
+    shape = (4, 4, 4) if kind.endswith("per head") else (4, 4)
+    if kind.startswith("float"):
+        return torch.randn(shape, dtype=x.dtype)
+    mask = torch.rand(shape) < 0.5  # whichever way True is meant, each query still sees a key
+    mask[..., 0], mask[..., 1] = True, False
+    return mask
+
+
+@pytest.mark.parametrize("mask", ["none", "bool", "float", "bool per head", "float per head"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_called_as_before_it_gives_the_same_values_and_gradients(kind, bias: bool, mask: str):
+    one = build(kind, bias)
+    two = split(one)
+    x = torch.randn((4, 2, 6) if kind is length_first else (2, 4, 6), dtype=torch.float64)
+    x.requires_grad_()
+    given = a_mask(mask, x)
+    expected, found = call(one, x, given), call(two, x, given)
+    close(found, expected)
+    if given is not None:
+        assert not torch.allclose(expected, call(one, x)), "this mask would prove nothing"
+
+    direction = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, [x, *one.parameters()], direction)
+    got = torch.autograd.grad(found, [x, *two.parameters()], direction)
+    close(got[0], wanted[0])
+    wanted = dict(zip(dict(one.named_parameters()), wanted[1:], strict=True))
+    got = dict(zip(dict(two.named_parameters()), got[1:], strict=True))
+    for part in ("weight", "bias") if bias else ("weight",):
+        got[f"in_proj_{part}"] = torch.cat([got.pop(f"{name}_proj.{part}") for name in "qkv"])
+    assert got.keys() == wanted.keys()
+    for name in wanted:
+        close(got[name], wanted[name])
+
+
+@pytest.mark.parametrize("left_out", [(), ("k_x",), ("v_x",), ("k_x", "v_x")], ids=str)
+def test_key_and_value_may_be_others_or_left_out(left_out: tuple[str, ...]):
+    one = build(CalledAttention)
+    two = split(one)
+    x, k_x, v_x = torch.randn(3, 2, 4, 6, dtype=torch.float64)
+    others = {n: t for n, t in {"k_x": k_x, "v_x": v_x}.items() if n not in left_out}
+    close(two(x, **others), one(x, **others))
+    if not left_out:
+        mask = a_mask("bool", x)
+        close(two(x, k_x, v_x, mask), one(x, k_x, v_x, mask))  # by position, too
+        close(two(x, k_x[:, :2], v_x[:, :2]), one(x, k_x[:, :2], v_x[:, :2]))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_in_bf16_it_differs_by_the_rounding_of_bf16(kind):
+    one = build(kind, dtype=torch.bfloat16)
+    two = split(one)
+    x = torch.randn(2, 4, 6, dtype=torch.bfloat16)
+    for mask in (None, torch.randn(*((2, 2) if kind is length_first else (4, 4))).bfloat16()):
+        expected, found = call(one, x, mask), call(two, x, mask)
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found, expected, rtol=0, atol=0.03 * expected.std().item())
+        if mask is not None:  # one that was made in full precision
+            assert torch.equal(call(two, x, mask.double()), found)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_dropout_of_the_original_draws_the_same_numbers(kind):
+    one = build(kind, dropout=0.5)
+    two = split(one)
+    x = torch.randn(4, 4, 6, dtype=torch.float64)
+    close(call(two, x), call(one, x))
+    still = call(two, x)
+    one.train(), two.train()
+    torch.manual_seed(7)
+    expected = call(one, x)
+    torch.manual_seed(7)
+    found = call(two, x)
+    close(found, expected)
+    assert not torch.allclose(found, still)
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-def test_an_attention_of_another_class_is_found_by_its_shape(bias: bool):
-    torch.manual_seed(0)
-    model = (
-        nn.ModuleDict({"attn": CalledAttention(6, 2, bias), "mlp": nn.Linear(6, 6)}).double().eval()
-    )
-    x, context = torch.randn(2, 4, 6).double(), torch.randn(2, 3, 6).double()
-    mask = torch.randn(4, 3, dtype=torch.float64)
-    before = copy.deepcopy(model.state_dict())
-    expected, _ = model["attn"](x, context, context, attn_mask=mask)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_fuse_gives_back_the_class_the_bits_and_the_way_of_calling(kind, bias: bool):
+    one = build(kind, bias, dropout=0.25)
+    x = torch.randn(2, 4, 6, dtype=torch.float64)
+    model = nn.Sequential(copy.deepcopy(one))
+    assert mh.split_attention(model) == mh.fuse_attention(model) == ["0"]
+    assert str(model[0]) == str(one) and type(model[0]) is type(one)
+    same_bits(model[0].state_dict(), one.state_dict())
+    assert torch.equal(call(model[0], x), call(one, x))
 
-    assert mh.split_attention(model) == ["attn"]
-    close(model["attn"](x, context, context, attn_mask=mask)[0], expected)
-    assert model["attn"].dropout == 0.25
-    assert mh.fuse_attention(model) == ["attn"]
-    assert type(model["attn"]) is CalledAttention
-    same_bits(model.state_dict(), before)
-    assert torch.equal(model["attn"](x, context, context, attn_mask=mask)[0], expected)
+
+def test_an_unknown_way_of_calling_is_refused_before_anything_is_changed():
+    model = nn.Sequential(build(batch_first), nn.Sequential(StrangeAttention(6, 2)))
+    before = str(model)
+    with pytest.raises(
+        ValueError, match=r"'1\.0' is a StrangeAttention .*\(tokens, mask\), not \(q"
+    ):
+        mh.split_attention(model)
+    assert str(model) == before
 
 
 @pytest.mark.parametrize(
@@ -279,6 +445,14 @@ def test_an_attention_of_another_class_is_found_by_its_shape(bias: bool):
         pytest.param(lambda: nn.MultiheadAttention(8, 2, add_bias_kv=True), id="learned key"),
         pytest.param(lambda: nn.MultiheadAttention(8, 2, add_zero_attn=True), id="zero key"),
         pytest.param(lambda: NormedAttention(8, 2), id="norm of the queries"),
+        pytest.param(lambda: FixedNormAttention(8, 2), id="norm without numbers"),
+        pytest.param(lambda: BufferedAttention(8, 2), id="buffer in no state dict"),
+        pytest.param(lambda: ScaledAttention(8, 2), id="another scale"),
+        pytest.param(lambda: DroppingAttention(8, 2), id="unknown dropout"),
+        *(
+            pytest.param(lambda o=o: open_clip.transformer.Attention(8, 2, **{o: True}), id=o)
+            for o in ("qk_norm", "scaled_cosine", "scale_heads", "inner_norm")
+        ),
     ],
 )
 def test_an_attention_that_four_layers_cannot_express_is_left_alone(attention):
@@ -337,3 +511,95 @@ def test_split_then_fuse_gives_back_the_bits_keys_and_classes_of_a_whole_model(c
     tokens = clip.tokenizer(["a red apple"])
     with torch.no_grad():
         assert torch.equal(model.encode_text(tokens), before.encode_text(tokens))
+
+
+# ---- a whole model whose attention is of the other class ----------------------------------------
+
+
+class CalledBlock(open_clip.transformer.ResidualAttentionBlock):
+    """open_clip's block around an attention that is called like the stand-in."""
+
+    def attention(self, q_x, k_x=None, v_x=None, attn_mask=None):
+        return self.attn(q_x, k_x=k_x, v_x=v_x, attn_mask=attn_mask)
+
+
+def with_the_stand_in(model: nn.Module) -> nn.Module:
+    """The same numbers, but every block's attention is the stand-in. In place."""
+    for block in model.modules():
+        if isinstance(block, open_clip.transformer.ResidualAttentionBlock):
+            old = block.attn
+            new = CalledAttention(old.out_proj.in_features, old.num_heads)
+            new.load_state_dict(old.state_dict(), strict=True)
+            block.attn = new.requires_grad_(False).train(old.training)
+            block.__class__ = CalledBlock
+    return model
+
+
+def small_clip() -> nn.Module:
+    """Two towers of `nn.MultiheadAttention`; the text tower's has a causal mask."""
+    torch.manual_seed(1)
+    vision = {"layers": 2, "width": 32, "head_width": 16, "image_size": 32, "patch_size": 16}
+    text = {"layers": 2, "width": 32, "heads": 2, "context_length": 8, "vocab_size": 50}
+    model = open_clip.model.CLIP(
+        16, open_clip.CLIPVisionCfg(**vision), open_clip.CLIPTextCfg(**text)
+    )
+    return model.requires_grad_(False).eval()
+
+
+MODELS = {"nano": (lambda: fresh("nano").model, 3), "a small CLIP": (small_clip, 4)}
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, images: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    return torch.stack([model.encode_image(images), model.encode_text(tokens)])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_lora_goes_all_its_way_on_the_other_class(name: str, tmp_path):
+    """Inject, trace, train, save, load and merge.
+
+    The numbers have the same names, so an adapter fits a model of either class.
+    """
+    new, attentions = MODELS[name]
+    model = new()
+    torch.manual_seed(0)
+    tokens = torch.randint(1, 50, (2, model.context_length))
+    seen = (torch.rand(2, 3, *model.visual.image_size), tokens)
+    plain = outputs(model, *seen)
+    near = {"rtol": 0, "atol": 1e-5 * plain.std().item()}
+    model = with_the_stand_in(model)
+    torch.testing.assert_close(outputs(model, *seen), plain, **near)
+
+    peft = mh.inject_lora(model, rank=2).train()
+    found = [name for name, m in peft.named_modules() if isinstance(m, mh.SplitAttention)]
+    assert len(found) == attentions
+    torch.testing.assert_close(outputs(peft.eval(), *seen), plain, **near)
+    optimizer = torch.optim.AdamW([p for p in peft.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(2):  # in the first, every B is zero, and so is every A's gradient
+        optimizer.zero_grad()
+        with mh.trace(peft) as tape:
+            image, text = peft.encode_image(seen[0]), peft.encode_text(seen[1])
+            mh.contrastive_loss(image, text, peft.logit_scale.exp()).backward()
+        optimizer.step()
+    adapters = [p for n, p in peft.named_parameters() if ".lora_" in n]
+    assert all(p.grad is not None and p.grad.any() for p in adapters)
+    assert tape.graph.gradients.dead == ()
+    modules = {node.module for node in tape.graph.nodes}
+    for attention in found:
+        for layer in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            assert f"{attention}.{layer}.lora_B.default" in modules
+
+    trained = outputs(peft, *seen)
+    assert not torch.allclose(trained, plain, rtol=0, atol=1e-2 * plain.std().item())
+    folder = mh.save_adapter(peft, tmp_path / "adapter")
+    same = mh.load_adapter(with_the_stand_in(new()), folder)
+    assert torch.equal(outputs(same, *seen), trained)
+    torch.testing.assert_close(outputs(mh.load_adapter(new(), folder), *seen), trained, **near)
+
+    merged = mh.merge_adapter(same)
+    assert not any(isinstance(m, mh.SplitAttention) for m in merged.modules())
+    assert sum(isinstance(m, CalledAttention) for m in merged.modules()) == len(found)
+    torch.testing.assert_close(outputs(merged, *seen), trained, **near)
+    own = new()
+    own.load_state_dict(merged.state_dict(), strict=True)
+    torch.testing.assert_close(outputs(own, *seen), trained, **near)
