@@ -30,6 +30,7 @@ from torch import nn
 import mclip_helpers as mh
 from mclip_helpers.adapters import BASE_FILE, fingerprint
 from mclip_helpers.lora import TARGET_SETS
+from mclip_helpers.models import _place
 
 # How many layers each set must find, counted from the architectures: text layers × 4, the last
 # stage's image blocks × 2 and the head; ViT-B-32's image tower is split like its text tower.
@@ -74,7 +75,7 @@ def plain_copy(name: str, state: State) -> nn.Module:
     model = open_clip.create_model(name)
     model.load_state_dict(state, strict=True)
     # Neither changes a number, but each may choose another kernel, and so another rounding.
-    return model.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+    return _place(model, torch.device("cpu")).requires_grad_(False).eval()
 
 
 # ---- one journey a model ------------------------------------------------------------------------

@@ -291,7 +291,7 @@ def test_every_mobileclip_has_default_weights_on_the_hub():
 
 def test_weights_that_are_not_on_the_hub_are_an_error(monkeypatch):
     elsewhere = {"url": "https://example.org/weights.pt", "mean": None, "std": None}
-    monkeypatch.setattr(models, "_tag_config", lambda name, tag: elsewhere)
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda name, tag: elsewhere)
     assert f"{S0}/dfndr2b are not on the hub as safetensors" in error_of()
 
 
