@@ -41,9 +41,10 @@ def test_the_table_has_the_counts_and_the_status_says_whether_any_failed(
     assert (last[0], last[-4:]) == ("newest", row)
 
 
-def test_a_run_that_does_not_come_to_the_tests_has_failed(here: Path, capfd):
-    assert compat_check.main(["--only", "oldest", str(here / "test_none.py")]) == 1
-    assert capfd.readouterr().out.splitlines()[-1].endswith("0       0        FAILED")
+def test_a_file_that_cannot_be_imported_has_failed(here: Path, capfd: pytest.CaptureFixture):
+    (here / "test_broken.py").write_text("import nothing_of_this_name")
+    assert compat_check.main(["--only", "oldest", str(here / "test_broken.py")]) == 1
+    assert capfd.readouterr().out.split()[-4:] == ["0", "1", "0", "FAILED"]
 
 
 def test_an_environment_is_out_of_date_with_another_bound(tmp_path: Path, monkeypatch):
