@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import fill
 
 import torch
 
@@ -51,8 +52,8 @@ class Recipe:
         rates = ", ".join(f"{way} {lr:g}" for way, lr in self.lr.items())
         return (
             f"LoRA of rank {self.rank}, alpha {self.alpha:g}, on the {self.targets!r} targets; "
-            f"batches of {self.batch_size}, {self.epochs} epochs; learning rates: {rates}.\n"
-            f"{self.expect}"
+            f"batches of {self.batch_size}, {self.epochs} epochs\n"
+            f"learning rates: {rates}\n{fill(self.expect, 90)}"
         )
 
 

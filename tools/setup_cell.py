@@ -4,24 +4,19 @@ import os
 import subprocess
 import sys
 
-ADDRESS = "ADDRESS_OF_THE_PROJECT"
 THERE = {"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"} & set(os.environ)
-
-
-def run_or_stop(*command: str) -> str:
-    """What the command printed; an error with its message, and what to do, if it failed."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        cure = "Is there a network? (On Kaggle: Settings, Turn on internet.) Then run this again."
-        raise RuntimeError(f"{' '.join(command)}\n{done.stderr.strip()}\n{cure}")
-    return done.stdout.strip()
-
-
 if THERE and not os.path.exists("../mclip_helpers"):  # else this cell has done its work before
-    project = os.path.abspath(ADDRESS.rpartition("/")[2])
+    address = "ADDRESS_OF_THE_PROJECT"
+    project = os.path.abspath(address.rpartition("/")[2])
+    commands = [[sys.executable, f"{project}/tools/install_missing.py"]]
     if not os.path.exists(project):  # a restart leaves it there, and all that was saved in runs/
-        run_or_stop("git", "clone", "--quiet", "--depth", "1", ADDRESS, project)
-    print(run_or_stop(sys.executable, f"{project}/tools/install_missing.py"))
+        commands.insert(0, ["git", "clone", "--quiet", "--depth", "1", address, project])
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            cure = "Is there a network? (On Kaggle: Settings, Turn on internet.) Then try again."
+            raise RuntimeError(f"{' '.join(command)}\n{done.stderr.strip()}\n{cure}")
+    print(done.stdout.strip())
     importlib.invalidate_caches()
     sys.path.insert(0, project)
     os.chdir(f"{project}/notebooks")
