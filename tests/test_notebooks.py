@@ -30,6 +30,8 @@ SERIES = [
 ]
 MAX_BYTES = 2_000_000  # GitHub shows no larger ones, and a clone should stay small
 MODEL_LINE = re.compile(r'^MODEL = "nano"\s*(#.*)?$', re.MULTILINE)
+# The name of the model decides nothing but what is loaded: `mh.recipe` has the numbers.
+BRANCH = re.compile(r"\b(MODEL|clip\.name)\s*(==|!=|in\b|not\b|\.)|\b(if|while)\s+MODEL\b")
 # Code and formulas hold brackets of their own: `layers[0](x)` is no link.
 CODE_OR_FORMULA = re.compile(r"```.*?```|\$\$.*?\$\$|`[^`\n]*`|\$[^$\n]*\$", re.DOTALL)
 LINK = re.compile(r"""\]\(<?([^)\s>]+)|(?:src|href)=["']([^"']+)""")
@@ -76,6 +78,9 @@ def problems(path: Path) -> list[str]:
 
     if not any(MODEL_LINE.search(cell.source) for cell in cells[:3]):
         found.append('no line `MODEL = "nano"` in the first three code cells')
+    for number, cell in enumerate(cells, start=1):
+        if BRANCH.search(cell.source):
+            found.append(f"code cell {number}: branches on the model's name")
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     if re.search(r"\bsimply\b", prose, re.IGNORECASE):
         found.append("the prose says “simply”, which helps nobody who finds it hard")
@@ -183,6 +188,10 @@ def another_model(notebook: NotebookNode) -> None:
     notebook.cells[1].source = 'MODEL = "MobileCLIP2-S0"'
 
 
+def a_branch(notebook: NotebookNode) -> None:
+    notebook.cells[2].source = 'batch = 128 if MODEL == "nano" else 32'
+
+
 def that_word(notebook: NotebookNode) -> None:
     notebook.cells[0].source = "Simply call it."
 
@@ -203,6 +212,7 @@ def a_dead_link(notebook: NotebookNode) -> None:
         (run_times, "not clean"),
         (too_large, "at most 2,000,000"),
         (another_model, 'no line `MODEL = "nano"`'),
+        (a_branch, "code cell 2: branches on the model's name"),
         (that_word, "“simply”"),
         (a_dead_link, "link to nowhere: 01_missing.ipynb"),
     ],
