@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 
 import mclip_helpers as mh
 import run_notebooks
+from mclip_helpers.models import hub_repository
 
 ROOT = Path(__file__).parent.parent
 MODEL_LINE = 'MODEL = "nano"'
@@ -34,8 +35,7 @@ def fill_cache(cache: Path, name: str) -> None:
     """Put random weights for `name` where the hub's client would have put the real ones."""
     torch.manual_seed(0)
     model = mh.load_model(name, pretrained="random", device="cpu").model
-    tag = open_clip.list_pretrained_tags_by_model(name)[0]
-    repository = open_clip.get_pretrained_cfg(name, tag)["hf_hub"].rstrip("/")
+    repository = hub_repository(name, open_clip.list_pretrained_tags_by_model(name)[0])
     folder = cache / f"models--{repository.replace('/', '--')}"
     snapshot = folder / "snapshots" / REVISION
     snapshot.mkdir(parents=True)
