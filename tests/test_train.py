@@ -580,7 +580,8 @@ def test_half_precision_learns_as_fp32_does_and_leaves_the_adapters_in_fp32(
     half = run(clip, emoji, epochs=4, lr=1e-2, augment=None)
     assert set(dtypes) == {precision}  # it really ran in it
     assert all(p.dtype == torch.float32 for p in clip.model.parameters())
-    assert half.steps[0]["loss"] == pytest.approx(whole.steps[0]["loss"], rel=0.05)
+    # Means of an epoch: the loss of one small batch differs by up to 7 % in bf16 (8 bits).
+    assert half.epochs[0]["loss"] == pytest.approx(whole.epochs[0]["loss"], rel=0.05)
     assert half.epochs[-1]["loss"] == pytest.approx(whole.epochs[-1]["loss"], rel=0.1)
     assert half.epochs[-1]["loss"] < 0.8 * half.epochs[0]["loss"]
 
