@@ -58,6 +58,13 @@ def test_pefts_own_adapter_changes_frozen_weights_where_that_is_known(notebook, 
     assert notebook["verdict"](share, 0, 0) == ("right" if share == 0 else "WRONG")
 
 
+def test_the_errors_do_not_average_out_where_that_is_known(notebook):
+    once, often = (notebook["drifted"](False, torch.bfloat16, calls) for calls in (1, 20))
+    if HERE_IS_BAD:
+        assert often > 2 * once
+    assert notebook["drifted"](True, torch.bfloat16, 20) == 0
+
+
 def test_four_linear_layers_have_neither_defect_in_any_version(notebook):
     assert notebook["times_added"](True) == pytest.approx(1, abs=1e-3)
     assert notebook["drifted"](True, torch.float32) == 0
