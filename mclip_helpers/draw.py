@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import functools
 import html
 import io
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 from PIL import Image
 from torch import nn
@@ -123,12 +127,19 @@ def pictures(
     *,
     columns: int = 8,
     credit: str | None = None,
-) -> Chart:
-    """Pictures in rows, each under its title; a dataset brings its captions and its credit."""
+) -> Chart | Html:
+    """Pictures in rows, each under its title; a dataset brings its captions and its credit.
+
+    Titles in a script that matplotlib can't write (Korean, Arabic, Hindi, …) go to the browser.
+    """
     if titles is None and hasattr(images, "captions"):
         titles = images.captions
     credit = getattr(images, "credit", "") if credit is None else credit
     shown = [to_picture(image[0] if isinstance(image, tuple) else image) for image in images]
+    if titles is not None and not all(_can_write(str(title)) for title in titles[: len(shown)]):
+        said = [str(title) for title in titles[: len(shown)]]
+        source = f"<div>{cards(shown, said, width=736 // columns)}{small_print(credit)}</div>"
+        return Html(source, "\n".join([*said, credit]))
     rows = -(-len(shown) // columns)
     size, gap = 1.2, 0.12 if titles is None else 0.55  # inches: a picture, and between two rows
     figure = Chart(figsize=(1.15 * size * columns, size * rows + gap * (rows - 1)))
@@ -142,6 +153,53 @@ def pictures(
             axes.set_title(_wrap(titles[i], 17), fontsize=8)
     _credit(figure, credit, -0.1 / rows)
     return figure
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    """The characters in the font that matplotlib writes with."""
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())
+
+
+def _can_write(text: str) -> bool:
+    """Whether matplotlib has all its letters. What runs from right to left it would reverse."""
+    letters = "".join(text.split())
+    reversed_ = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in letters)
+    return not reversed_ and _letters().issuperset(map(ord, letters))
+
+
+def image_tag(picture: Image.Image, side: int = 64) -> str:
+    """HTML that shows the picture, whole, in a square of so many pixels."""
+    buffer = io.BytesIO()
+    shown = picture.copy()
+    shown.thumbnail((2 * side, 2 * side))  # twice as many: for finer screens
+    shown.save(buffer, format="PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    style = f"width:{side}px;height:{side}px;object-fit:contain"
+    return f'<img src="data:image/png;base64,{data}" style="{style}">'
+
+
+def cards(
+    images: Sequence[Image.Image],
+    captions: Sequence[str],
+    heads: Sequence[str] | None = None,
+    width: int = 92,
+) -> str:
+    """HTML: pictures in rows, each above its caption, with its head in bold between them."""
+    heads = heads or [""] * len(images)
+    found = [
+        f'<div dir="auto" style="width:{width - 6}px;text-align:center;font-size:11px">'
+        f"{image_tag(image, min(160, width - 28))}<br>"
+        f"{f'<b>{html.escape(head)}</b><br>' if head else ''}{html.escape(caption)}</div>"
+        for image, caption, head in zip(images, captions, heads, strict=True)
+    ]
+    style = "display:flex;flex-wrap:wrap;gap:6px;max-width:760px"
+    return f'<div style="{style}">{"".join(found)}</div>'
+
+
+def small_print(text: str) -> str:
+    """HTML: a small line below pictures, for their credit."""
+    return f'<p style="font-size:10px;opacity:.7">{html.escape(text)}</p>' if text else ""
 
 
 def _wrap(text: str, width: int) -> str:

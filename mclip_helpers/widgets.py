@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 
 import ipywidgets
 import torch
-from PIL import Image
 
+from . import draw
 from .data import PictureDataset
 from .evaluate import embed, zero_shot
 from .models import Clip
 from .player import player
 
 __all__ = ["classify_box", "player", "search_box"]
-
-
-def _img(picture: Image.Image, size: int = 64) -> str:
-    buffer = io.BytesIO()
-    shown = picture.copy()
-    shown.thumbnail((2 * size, 2 * size))
-    shown.save(buffer, format="PNG")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{data}" style="height:{size}px;width:auto">'
 
 
 def search_box(
@@ -43,22 +32,14 @@ def search_box(
             shown.value = "<i>Type something, then press Enter.</i>"
             return
         best = (image_features @ clip.encode_texts([text])[0].cpu()).topk(min(top, len(dataset)))
-        cards = []
-        for index, cosine in zip(best.indices.tolist(), best.values.tolist(), strict=True):
-            picture, caption = dataset[index]
-            cards.append(
-                f'<div style="width:92px;text-align:center;font-size:11px">{_img(picture)}<br>'
-                f"<b>{cosine:.2f}</b><br>{html.escape(caption)}</div>"
-            )
+        pictures, captions = zip(*(dataset[i] for i in best.indices.tolist()), strict=True)
+        cards = draw.cards(pictures, captions, [f"{cosine:.2f}" for cosine in best.values.tolist()])
         unknown = clip.unknown_tokens(text)
         note = ""
         if unknown:
             words = html.escape(", ".join(unknown))
             note = f"<p><i>{clip.name} has never seen in training: {words}</i></p>"
-        shown.value = (
-            f'<div style="display:flex;flex-wrap:wrap;gap:6px">{"".join(cards)}</div>{note}'
-            f'<p style="font-size:10px;opacity:.7">{html.escape(dataset.credit)}</p>'
-        )
+        shown.value = f"{cards}{note}{draw.small_print(dataset.credit)}"
 
     box.observe(update, names="value")
     update()
@@ -77,8 +58,9 @@ def classify_box(
     def update(_=None) -> None:
         wanted = [label.strip() for label in box.value.split(",") if label.strip()]
         picture, _caption = dataset[chooser.value]
+        image = draw.image_tag(picture, 96)
         if len(wanted) < 2:
-            shown.value = f"{_img(picture, 96)}<p><i>Give two labels or more, with commas.</i></p>"
+            shown.value = f"{image}<p><i>Give two labels or more, with commas.</i></p>"
             return
         shares: torch.Tensor = zero_shot(clip, [picture], wanted)[0]
         lines = "".join(
@@ -88,7 +70,6 @@ def classify_box(
             f"{share:.1%}</div>"
             for label, share in zip(wanted, shares.tolist(), strict=True)
         )
-        image = _img(picture, 96)
         shown.value = f'<div style="display:flex;gap:14px">{image}<div>{lines}</div></div>'
 
     for widget in (chooser, box):

@@ -115,7 +115,7 @@ EXAMPLES = {
 
 
 def test_every_drawing_function_has_an_example_here():
-    shown = {"Chart", "Html"}
+    shown = {"Chart", "Html", "Chart | Html"}
     public = {
         name
         for name, function in vars(draw).items()
@@ -171,6 +171,35 @@ def test_pictures_takes_tensors_and_titles_of_ones_own_without_a_credit():
     chart = draw.pictures([torch.rand(3, 8, 8), Image.new("RGB", (4, 4))], ["one", "two"])
     assert [axes.get_title() for axes in chart.axes if axes.get_title()] == ["one", "two"]
     assert chart.texts == []
+
+
+@pytest.mark.parametrize(
+    ("caption", "by_the_browser"),
+    [
+        ("고양이가 잔다", True),
+        ("猫が寝ている", True),
+        ("قطة نائمة", True),
+        ("בלת <b>ישן</b>", True),
+        ("बिल्ली सो रही है", True),
+        ("un café à 3 €, déjà $vu$", False),
+        ("кошка спит", False),
+    ],
+)
+def test_captions_in_any_script_can_be_read_and_matplotlib_misses_no_glyph(
+    caption: str, by_the_browser: bool, recwarn: pytest.WarningsRecorder
+):
+    shown = [Image.new("RGB", (300, 200), colour) for colour in ("red", "blue")]
+    drawing = draw.pictures(shown, [caption, "a cat"], columns=4, credit="somebody")
+    assert isinstance(drawing, draw.Html) == by_the_browser
+    if by_the_browser:
+        page = xml(drawing._repr_html_())
+        assert list(page.itertext()) == [caption, "a cat", "somebody"]
+        colours = [picture.getpixel((0, 0)) for picture in pictures_in(drawing.source)]
+        assert colours == [(255, 0, 0), (0, 0, 255)]
+        assert repr(drawing).splitlines() == [caption, "a cat", "somebody"]
+    else:
+        png(drawing)
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
 
 
 def test_a_long_caption_is_wrapped_between_words():
