@@ -12,7 +12,7 @@ import torch
 from torchvision.transforms import RandomAffine
 
 import mclip_helpers as mh
-from mclip_helpers.models import data_folder
+from mclip_helpers.files import data_folder
 
 
 def main() -> None:

@@ -33,8 +33,9 @@ from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from mclip_helpers.emojis import EMOJI_SIZE, Emoji, draw_emoji, emoji_catalogue
-from mclip_helpers.models import NANO, data_folder
+from mclip_helpers.data.emoji import EMOJI_SIZE, Emoji, draw_emoji, emoji_catalogue
+from mclip_helpers.files import data_folder
+from mclip_helpers.model.clip import NANO
 
 FLUENT = ("flat", "modern", "high-contrast")
 TEMPLATES = ("{}", "{}", "{}", "{} emoji", "an emoji of {}", "a picture of {}", "a drawing of {}")

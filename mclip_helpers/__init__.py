@@ -1,24 +1,15 @@
 """The tested helpers behind the notebooks: `import mclip_helpers as mh`.
 
-One module per idea; each imports only from those to its left:
+Folders mirror the notebooks, from what comes first to what uses it:
 
-    compute · pictures  →  data · models · attention · derivatives  →  emojis · sources · recipes ·
-    lora · loss · card  →  adapters  →  evaluate · train · graph  →  autograd  →  draw  →
-    diagrams  →  frames  →  player  →  widgets · machine
+    files · names · display · loss → data · model → lora → evaluation → training
+    names · display → gradient → draw → widgets → machine
 """
 
-from . import diagrams, draw, widgets
-from .adapters import (
-    base_state_dict,
-    load_adapter,
-    merge_adapter,
-    merged_state_dict,
-    save_adapter,
-)
-from .attention import SplitAttention, fuse_attention, split_attention
-from .autograd import gradients, trace
-from .compute import Compute, OutOfMemory, choose_compute
-from .data import (
+from . import draw, widgets
+from .data.emoji import SPLITS, draw_emoji, emoji_catalogue, emoji_dataset
+from .data.images import on_white
+from .data.pairs import (
     DataError,
     DistinctBatches,
     Pair,
@@ -27,24 +18,41 @@ from .data import (
     set_epoch,
     split,
 )
-from .derivatives import in_words
-from .emojis import SPLITS, emoji_catalogue, emoji_dataset
-from .evaluate import Retrieval, embed, evaluate, retrieval, zero_shot
-from .lora import (
+from .data.sources import folder_dataset, hub_dataset, shard_dataset, xm3600
+from .evaluation import Retrieval, embed, evaluate, retrieval, zero_shot
+from .files import data_folder
+from .gradient.derivatives import in_words
+from .gradient.recorder import gradients, trace
+from .lora.adapters import (
+    base_state_dict,
+    load_adapter,
+    merge_adapter,
+    merged_state_dict,
+    save_adapter,
+)
+from .lora.attention import SplitAttention, fuse_attention, split_attention
+from .lora.inject import (
     freeze_batch_norm,
     inject_lora,
     lora_layers,
     lora_targets,
-    tower_of,
     unfreeze_batch_norm,
     why_not,
 )
 from .loss import contrastive_loss
 from .machine import check_machine
-from .models import APPLE_LICENCE, Clip, WeightsError, load_model, mobileclip_names
-from .recipes import Recipe, recipe
-from .sources import folder_dataset, hub_dataset, shard_dataset, xm3600
-from .train import History, TrainingDiverged, budget, train, trainable_parameters, warmup_cosine
+from .model.clip import APPLE_LICENCE, Clip, WeightsError, load_model, mobileclip_names
+from .model.compute import Compute, OutOfMemory, choose_compute
+from .names import tower_of
+from .training.loop import (
+    History,
+    TrainingDiverged,
+    budget,
+    train,
+    trainable_parameters,
+    warmup_cosine,
+)
+from .training.recipes import Recipe, recipe
 
 __version__ = "0.1.0"
 
@@ -69,8 +77,9 @@ __all__ = [
     "check_machine",
     "choose_compute",
     "contrastive_loss",
-    "diagrams",
+    "data_folder",
     "draw",
+    "draw_emoji",
     "embed",
     "emoji_catalogue",
     "emoji_dataset",
@@ -90,6 +99,7 @@ __all__ = [
     "merge_adapter",
     "merged_state_dict",
     "mobileclip_names",
+    "on_white",
     "recipe",
     "retrieval",
     "save_adapter",

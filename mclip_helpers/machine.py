@@ -16,7 +16,12 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from . import compute, diagrams, draw, emojis, models
+from .data import emoji as emojis
+from .display import Table
+from .draw import diagrams
+from .files import data_folder
+from .model import clip as models
+from .model import compute
 
 PROJECT = "mclip-helpers"
 NAMED = ("torch", "open-clip-torch", "peft")  # the other packages share one row
@@ -26,7 +31,7 @@ OK = "OK"
 Row = tuple[str, str, str, str]  # what it is, what there is, what is needed, what to do
 
 
-def check_machine() -> draw.Table:
+def check_machine() -> Table:
     """What there is beside what is needed, and "OK" or what to do; never raises for a lack.
 
     The versions needed are those of the installed project's own metadata. The only look at the
@@ -42,7 +47,7 @@ def check_machine() -> draw.Table:
         _weights(),
         _graphviz(),
     ]
-    return draw.Table(["", "here", "needed", "OK, or what to do"], rows)
+    return Table(["", "here", "needed", "OK, or what to do"], rows)
 
 
 def _versions() -> list[Row]:
@@ -161,7 +166,7 @@ def _weights() -> Row:
         models.load_model(models.NANO, device="cpu")
     except models.WeightsError as error:
         return (what, "can't be loaded", needed, f"→ {error}")
-    size = (models.data_folder() / f"{models.NANO}.safetensors").stat().st_size
+    size = (data_folder() / f"{models.NANO}.safetensors").stat().st_size
     return (what, f"{size / 1e6:.1f} MB", needed, OK)
 
 

@@ -1,0 +1,104 @@
+"""How an object shows itself in a notebook: tables, HTML, SVG, and charts of matplotlib.
+
+An object that has a picture inherits from `Drawable`. The package `draw` registers the function
+that draws it, so that data never imports what draws it.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+
+class Chart(Figure):
+    """A matplotlib figure that shows itself once, as PNG, wherever it is the value of a cell."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+        return buffer.getvalue()
+
+
+class Svg:
+    """A drawing that shows itself in a notebook; `source` is the SVG."""
+
+    def __init__(self, source: str):
+        self.source = source
+
+    def __repr__(self) -> str:
+        return f"<Svg of {len(self.source):,} characters>"
+
+    def _repr_svg_(self) -> str:
+        """As wide as it is, but no wider than the page."""
+        return self.source.replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
+
+
+class Html:
+    """A piece of HTML that shows itself in a notebook; `text` is what it says elsewhere."""
+
+    def __init__(self, source: str, text: str):
+        self.source, self.text = source, text
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return self.source
+
+
+class Table:
+    """Rows under a header: HTML in a notebook, aligned text elsewhere."""
+
+    def __init__(self, header: Sequence[str], rows: Sequence[Sequence[object]]):
+        self.header, self.rows = list(header), [[str(cell) for cell in row] for row in rows]
+
+    def __str__(self) -> str:
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
+        shown = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
+        shown.insert(1, "  ".join("─" * width for width in widths))
+        return "\n".join(line.rstrip() for line in shown)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        def row(cells: Sequence[str], tag: str) -> str:
+            style = ' style="text-align:left"'
+            return "".join(f"<{tag}{style}>{html.escape(cell)}</{tag}>" for cell in cells)
+
+        body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in self.rows)
+        head = f"<thead><tr>{row(self.header, 'th')}</tr></thead>"
+        return f"<table>{head}<tbody>{body}</tbody></table>"
+
+
+Picture = Chart | Svg | Html
+
+
+@functools.singledispatch
+def picture_of(thing: object, *args: Any, **options: Any) -> Picture:
+    """The picture of a `Drawable`. `draw` registers one function for each class."""
+    raise TypeError(f"there is no picture of a {type(thing).__name__}")
+
+
+class Drawable:
+    """Something that `draw` has a picture of; `plot()` gives the picture."""
+
+    def plot(self, *args: Any, **options: Any) -> Picture:
+        return picture_of(self, *args, **options)
+
+
+class ShownAsPicture(Drawable):
+    """A `Drawable` that shows its picture where it is the value of a cell."""
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Mapping:
+        picture = self.plot()
+        if isinstance(picture, Chart):
+            return {"image/png": picture._repr_png_()}
+        if isinstance(picture, Svg):
+            return {"image/svg+xml": picture._repr_svg_()}
+        return {"text/html": picture._repr_html_()}

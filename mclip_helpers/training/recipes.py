@@ -1,0 +1,104 @@
+"""Numbers to begin with: the one line `MODEL = …` decides them, and no notebook need ask its name.
+
+For `nano` they were chosen by measuring (benchmarks/learning_rates.py). For Apple's models they are
+those of the literature, and a batch that fits the memory; treat them as a first guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from textwrap import fill
+
+import torch
+
+from ..model.clip import NANO, Clip
+
+LARGEST_BATCH, CPU_BATCH = 128, 32
+# MB that autograd keeps for one pair of picture and caption in fp32, with adapters on the whole
+# image tower: `python benchmarks/memory.py`.
+MB_PER_PAIR = {
+    "MobileCLIP-B": 118,
+    "MobileCLIP-S1": 229,
+    "MobileCLIP-S2": 301,
+    "MobileCLIP2-B": 118,
+    "MobileCLIP2-L-14": 407,
+    "MobileCLIP2-S0": 129,
+    "MobileCLIP2-S2": 301,
+    "MobileCLIP2-S3": 345,
+    "MobileCLIP2-S4": 464,
+}
+UNKNOWN_MODEL_MB = 500  # more than any of those
+MEMORY_SHARE = 0.5  # the rest is for weights, gradients on their way, and other notebooks
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to fine-tune one model on one machine; `str()` says it in words.
+
+    `lr` has a learning rate for each way to train: "LoRA", "full" (every parameter) and "heads"
+    (the last layer of each tower). `expect` says what the model knows, and how sure the rest is.
+    """
+
+    targets: str
+    rank: int
+    alpha: float
+    batch_size: int
+    epochs: int
+    lr: Mapping[str, float]
+    expect: str
+
+    def __str__(self) -> str:
+        rates = ", ".join(f"{way} {lr:g}" for way, lr in self.lr.items())
+        return (
+            f"LoRA of rank {self.rank}, alpha {self.alpha:g}, on the {self.targets!r} targets; "
+            f"batches of {self.batch_size}, {self.epochs} epochs\n"
+            f"learning rates: {rates}\n{fill(self.expect, 90)}"
+        )
+
+
+def recipe(clip: Clip) -> Recipe:
+    """A recipe for `clip` on the device that it is on.
+
+    Sources: `nano`'s numbers were measured here. For other models, full fine-tuning at 1e-5 is
+    the usual rate for CLIP, and 2e-4 for LoRA that of Zanella and Ben Ayed 2024, "Low-Rank
+    Few-Shot Adaptation of Vision-Language Models".
+    """
+    if clip.name == NANO:
+        return Recipe(
+            targets="image",
+            rank=8,
+            alpha=16,
+            batch_size=128,
+            epochs=5,
+            lr={"LoRA": 1e-3, "full": 1e-4, "heads": 1e-3},
+            expect="nano knows emoji by their names, most of all in Twemoji's style, and nothing "
+            "else. These numbers were chosen on its validation split.",
+        )
+    return Recipe(
+        targets="image",
+        rank=8,
+        alpha=16,
+        batch_size=_batch_that_fits(clip),
+        epochs=5,
+        lr={"LoRA": 2e-4, "full": 1e-5, "heads": 1e-4},
+        expect=f"{clip.name} has read captions of the open web: emoji are a small part of what it "
+        "knows, photographs a large one. These numbers are a first guess from the literature; "
+        "choose your own on a validation split.",
+    )
+
+
+def _batch_that_fits(clip: Clip) -> int:
+    """The largest power of two that leaves MEMORY_SHARE of the device's free memory free.
+
+    Half precision halves what is kept of matrix products and convolutions, and little else.
+    """
+    if clip.device.type == "cpu":
+        return CPU_BATCH  # not for memory's sake: a step of twice the pictures takes twice as long
+    per_pair = MB_PER_PAIR.get(clip.name, UNKNOWN_MODEL_MB) * 1e6
+    if clip.compute.precision != torch.float32:
+        per_pair *= 0.7
+    batch = LARGEST_BATCH
+    while batch > 8 and batch * per_pair > MEMORY_SHARE * clip.compute.free_memory:
+        batch //= 2
+    return batch

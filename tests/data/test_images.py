@@ -1,0 +1,226 @@
+"""Any kind of picture as RGB, and what names its pixels and its look."""
+
+from __future__ import annotations
+
+import gc
+import io
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mclip_helpers.data.images import LOOK_BYTES, digest, look, open_picture
+from mclip_helpers.data.pairs import SAME_LOOK
+
+WHITE, RED = (255, 255, 255), (255, 0, 0)
+
+
+def opened(tmp_path: Path, picture: Image.Image, name: str = "a.png", **options) -> Image.Image:
+    """`picture` after it was saved and opened again: as a file, and as the bytes of it."""
+    path = tmp_path / name
+    picture.save(path, **options)
+    back = open_picture(path)
+    assert back.mode == "RGB"
+    assert open_picture(path.read_bytes()).tobytes() == back.tobytes()
+    return back
+
+
+# EXIF's number for how the stored picture must be turned → how the camera turned the scene.
+TURNED = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, 1),
+    7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_a_photograph_that_says_how_it_was_held_comes_upright(tmp_path, orientation):
+    upright = np.arange(3 * 5 * 3, dtype=np.uint8).reshape(3, 5, 3)
+    stored = np.ascontiguousarray(TURNED[orientation](upright))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    back = opened(tmp_path, Image.fromarray(stored), exif=exif)
+    assert np.array_equal(np.asarray(back), upright)
+
+
+def test_transparent_parts_become_white_and_half_transparent_ones_mix(tmp_path):
+    picture = Image.new("RGBA", (3, 1))
+    for x, colour in enumerate([(0, 0, 0, 0), (255, 0, 0, 128), (0, 0, 255, 255)]):
+        picture.putpixel((x, 0), colour)
+    back = opened(tmp_path, picture)
+    assert back.getpixel((0, 0)) == WHITE
+    assert back.getpixel((1, 0)) == pytest.approx((255, 127, 127), abs=1)
+    assert back.getpixel((2, 0)) == (0, 0, 255)
+
+
+def test_grey_with_transparency_becomes_rgb_on_white(tmp_path):
+    picture = Image.new("LA", (2, 1), (40, 255))
+    picture.putpixel((1, 0), (40, 0))
+    back = opened(tmp_path, picture)
+    assert [back.getpixel((x, 0)) for x in (0, 1)] == [(40, 40, 40), WHITE]
+
+
+def palette_picture() -> Image.Image:
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([*RED, 0, 0, 255])
+    picture.putpixel((1, 0), 1)
+    return picture
+
+
+def test_a_palette_becomes_its_colours(tmp_path):
+    back = opened(tmp_path, palette_picture())
+    assert [back.getpixel((x, 0)) for x in (0, 1)] == [RED, (0, 0, 255)]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.gif"])
+def test_the_transparent_colour_of_a_palette_becomes_white(tmp_path, name):
+    back = opened(tmp_path, palette_picture(), name, transparency=1)
+    assert [back.getpixel((x, 0)) for x in (0, 1)] == [RED, WHITE]
+
+
+@pytest.mark.parametrize(("mode", "transparent"), [("RGB", RED), ("L", 76)])
+def test_a_colour_that_stands_for_transparency_becomes_white(tmp_path, mode, transparent):
+    picture = Image.new(mode, (2, 1), transparent)
+    picture.putpixel((1, 0), 0 if mode == "L" else (0, 0, 0))
+    back = opened(tmp_path, picture, transparency=transparent)
+    assert [back.getpixel((x, 0)) for x in (0, 1)] == [WHITE, (0, 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "name", "expected"),
+    [
+        ("L", 40, "a.png", (40, 40, 40)),
+        ("1", 1, "a.png", WHITE),
+        ("1", 0, "a.png", (0, 0, 0)),
+        ("CMYK", (0, 255, 255, 0), "a.tif", RED),
+        ("CMYK", (0, 0, 0, 0), "a.tif", WHITE),
+        ("I;16", 40 * 256, "a.png", (40, 40, 40)),
+        ("I;16", 65535, "a.png", WHITE),
+    ],
+)
+def test_other_kinds_of_picture_become_the_same_colours_in_rgb(
+    tmp_path, mode, colour, name, expected
+):
+    assert opened(tmp_path, Image.new(mode, (4, 4), colour), name).getpixel((1, 1)) == expected
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.tif"])
+def test_cmyk_becomes_rgb_in_any_format(tmp_path, name):
+    back = opened(tmp_path, Image.new("CMYK", (8, 8), (0, 255, 255, 0)), name)
+    assert back.getpixel((4, 4)) == pytest.approx(RED, abs=3)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp"])
+def test_an_animation_gives_its_first_frame(tmp_path, name):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, (0, 0, 255), WHITE)]
+    lossless = {"lossless": True} if name == "a.webp" else {}
+    back = opened(
+        tmp_path, frames[0], name, save_all=True, append_images=frames[1:], duration=100, **lossless
+    )
+    with Image.open(tmp_path / name) as picture:
+        assert picture.n_frames == 3
+    assert back.getpixel((4, 4)) == RED
+
+
+# ---------------------------------------------------------------------------- large and broken ones
+
+
+def test_a_picture_between_pillows_warning_and_its_limit_loads_without_a_warning(
+    tmp_path, monkeypatch, recwarn
+):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert opened(tmp_path, Image.new("RGB", (15, 10), RED)).size == (15, 10)
+    assert list(recwarn) == []
+    with pytest.warns(Image.DecompressionBombWarning):  # elsewhere Pillow goes on to warn
+        Image.open(tmp_path / "a.png").close()
+
+
+def test_a_picture_beyond_the_limit_is_refused_with_its_size_and_what_to_do(tmp_path, monkeypatch):
+    Image.new("RGB", (25, 10)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match=r"too large: .*250 pixels.*200 pixels.*Save it smaller"):
+        open_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.tif"])
+def test_a_truncated_picture_is_an_error_and_not_half_a_picture(tmp_path, name):
+    path = tmp_path / name
+    Image.effect_noise((200, 200), 80).convert("RGB").save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises((OSError, SyntaxError, EOFError, ValueError)):
+        open_picture(path)
+
+
+def test_the_file_is_closed_afterwards_so_that_windows_can_delete_it(tmp_path, recwarn):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    open_picture(tmp_path / "a.png")
+    gc.collect()
+    assert [w for w in recwarn if issubclass(w.category, ResourceWarning)] == []
+
+
+# ---------------------------------------------------------------------------------- digest and look
+
+
+def scene(seed: int, size: tuple[int, int] = (256, 192)) -> Image.Image:
+    """Soft patches of colour, as in a photograph out of focus."""
+    patches = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    return Image.fromarray(patches).resize(size, Image.Resampling.BICUBIC)
+
+
+def differing(one: Image.Image, other: Image.Image) -> int:
+    """The number of bits in which two looks differ."""
+    a, b = (int.from_bytes(look(picture), "big") for picture in (one, other))
+    return (a ^ b).bit_count()
+
+
+def test_a_digest_is_equal_for_equal_pixels_alone():
+    red = Image.new("RGB", (4, 6), RED)
+    other = red.copy()
+    assert digest(red) == digest(other)
+    other.putpixel((3, 5), (254, 0, 0))
+    assert digest(red) != digest(other)
+    assert digest(red) != digest(Image.new("RGB", (6, 4), RED)), "as many pixels of the same colour"
+
+
+def through_jpeg(picture: Image.Image) -> Image.Image:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=50)
+    return open_picture(buffer.getvalue())
+
+
+COPIES = {
+    "smaller": lambda p: p.resize((p.width // 3, p.height // 3), Image.Resampling.LANCZOS),
+    "larger": lambda p: p.resize((p.width * 2, p.height * 2), Image.Resampling.BICUBIC),
+    "squeezed": lambda p: p.resize((224, 224), Image.Resampling.BICUBIC),
+    "JPEG": through_jpeg,
+    "brighter": lambda p: p.point(lambda value: min(255, value * 1.08)),
+}
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_a_copy_looks_the_same_and_another_scene_does_not(copy):
+    for seed in range(10):
+        assert differing(scene(seed), COPIES[copy](scene(seed))) <= SAME_LOOK
+        assert differing(scene(seed), COPIES[copy](scene(seed + 1))) > 2 * SAME_LOOK
+
+
+def test_a_turned_picture_looks_different():
+    assert differing(scene(0), scene(0).transpose(Image.Transpose.FLIP_LEFT_RIGHT)) > SAME_LOOK
+
+
+def test_flat_pictures_of_different_colours_look_different():
+    flat = [Image.new("RGB", (30, 20), colour) for colour in (RED, WHITE, (0, 0, 255), (0, 0, 0))]
+    for one, other in itertools.combinations(flat, 2):
+        assert differing(one, other) > SAME_LOOK
+
+
+def test_a_look_has_its_length_whatever_the_size():
+    for size in ((1, 1), (1, 500), (3000, 20)):
+        assert len(look(Image.new("RGB", size, RED))) == LOOK_BYTES

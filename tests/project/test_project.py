@@ -1,0 +1,124 @@
+"""What the files around the code say must agree: metadata, pins, conda environment, Makefile."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+from test_notebooks import broken_links
+
+ROOT = Path(__file__).parent.parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+DIRECT = [
+    Requirement(line)
+    for group in (PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    for line in group
+]
+# What Colab ships of these, August 2026. It is not to be replaced there.
+COLAB = {
+    "huggingface-hub": "1.27.0",
+    "ipywidgets": "7.7.1",
+    "matplotlib": "3.10.0",
+    "nbclient": "0.10.4",
+    "nbconvert": "7.17.1",
+    "nbformat": "5.11.1",
+    "numpy": "2.1.3",
+    "peft": "0.20.0",
+    "pillow": "11.3.0",
+    "safetensors": "0.8.0",
+    "setuptools": "75.2.0",
+    "timm": "1.0.28",
+    "torch": "2.11.0",
+    "torchvision": "0.26.0",
+    "tqdm": "4.67.3",
+}
+
+
+def pins() -> dict[str, Version]:
+    """The lines of constraints.txt: normalised name → version."""
+    lines = [line for line in CONSTRAINTS.splitlines() if line and not line.startswith("#")]
+    pairs = [line.split("==") for line in lines]
+    return {canonicalize_name(name): Version(version) for name, version in pairs}
+
+
+def extras(text: str) -> set[str]:
+    """The extras in `-e .[a,b]`."""
+    (names,) = re.findall(r"-e '?\.\[([a-z,]+)\]", text)
+    return set(names.split(","))
+
+
+@pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)
+def test_every_direct_dependency_is_pinned_within_its_bounds(requirement: Requirement):
+    assert pins()[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+@pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)
+def test_installing_leaves_what_colab_ships_alone(requirement: Requirement):
+    operators = {part.operator for part in requirement.specifier}
+    assert operators == {">="}, "lower bounds only: exact versions belong in constraints.txt"
+    shipped = COLAB.get(canonicalize_name(requirement.name))
+    assert shipped is None or Version(shipped) in requirement.specifier
+
+
+def test_the_list_of_colab_names_only_direct_dependencies():
+    assert set(COLAB) <= {canonicalize_name(requirement.name) for requirement in DIRECT}
+
+
+def test_constraints_hold_exact_versions_and_nothing_else():
+    for line in CONSTRAINTS.splitlines():
+        assert re.fullmatch(r"#.*|[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), line
+    assert "://" not in CONSTRAINTS
+
+
+def test_conda_installs_what_make_installs():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    conda = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+    assert extras("\n".join(pip)) == extras(makefile) == set(PROJECT["optional-dependencies"])
+    assert "-c constraints.txt" in pip
+    assert "-c constraints.txt -e" in makefile
+    assert len(pip) == 2  # nothing listed a second time, where it could drift
+    assert {"pip", "graphviz"} <= set(conda)
+
+
+def test_every_python_of_the_conda_environment_is_supported():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    (python,) = [e for e in environment["dependencies"] if str(e).startswith("python ")]
+    offered = SpecifierSet(python.removeprefix("python "))
+    supported = SpecifierSet(PROJECT["requires-python"])
+    minors = [f"3.{minor}.0" for minor in range(40) if f"3.{minor}.0" in offered]
+    assert minors
+    assert all(version in supported for version in minors)
+    assert len(minors) < 10, "without an upper bound conda may pick a Python that torch lacks"
+
+
+def project_files() -> list[Path]:
+    """The files that are in git or would be with the next `git add`."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in names.decode().split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def test_links_between_the_texts_lead_somewhere():
+    broken = {
+        str(path.relative_to(ROOT)): links
+        for path in project_files()
+        if path.suffix == ".md"
+        and (links := broken_links(path.read_text(encoding="utf-8"), path.parent))
+    }
+    assert broken == {}
