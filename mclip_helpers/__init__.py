@@ -21,8 +21,7 @@ from .data.pairs import (
 from .data.sources import folder_dataset, hub_dataset, shard_dataset, xm3600
 from .evaluation import Retrieval, embed, evaluate, retrieval, zero_shot
 from .files import data_folder
-from .gradient.derivatives import in_words
-from .gradient.recorder import gradients, trace
+from .gradient import Cause, Verdict, gradients, in_words, trace
 from .lora.adapters import (
     base_state_dict,
     load_adapter,
@@ -59,6 +58,7 @@ __version__ = "0.1.0"
 __all__ = [
     "APPLE_LICENCE",
     "SPLITS",
+    "Cause",
     "Clip",
     "Compute",
     "DataError",
@@ -71,6 +71,7 @@ __all__ = [
     "Retrieval",
     "SplitAttention",
     "TrainingDiverged",
+    "Verdict",
     "WeightsError",
     "base_state_dict",
     "budget",

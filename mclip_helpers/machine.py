@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from .data import emoji as emojis
 from .display import Table
-from .draw import diagrams
+from .draw import graphviz
 from .files import data_folder
 from .model import clip as models
 from .model import compute
@@ -171,14 +171,13 @@ def _weights() -> Row:
 
 
 def _graphviz() -> Row:
-    """Optional: without it, graphs are drawn more plainly."""
-    what, needed = "Graphviz", "dot, or pygraphviz"
-    way = diagrams.way()
-    if way == "matplotlib":
-        cure = "for finer drawings of graphs: `pip install pygraphviz`, or Graphviz' program `dot`"
-        return (what, "none", needed, f"→ {cure}")
+    """Optional: without it, graphs are shown as text."""
+    what, needed = "Graphviz", "pygraphviz"
     try:
-        diagrams.graph("digraph { loss -> weight }")
+        graphviz.lay_out("digraph { loss -> weight }")
+    except graphviz.GraphvizMissing:
+        cure = "for pictures of graphs: pip install pygraphviz (else they are shown as text)"
+        return (what, "none", needed, f"→ {cure}")
     except (ValueError, OSError) as error:
         return (what, "broken", needed, f"→ {error}")
-    return (what, "dot" if way == "dot" else "pygraphviz' own", needed, OK)
+    return (what, "pygraphviz' own", needed, OK)

@@ -15,7 +15,7 @@ import torch
 import mclip_helpers as mh
 from mclip_helpers import machine
 from mclip_helpers.data import emoji as emojis
-from mclip_helpers.draw import diagrams
+from mclip_helpers.draw import graphviz
 from mclip_helpers.model import clip as models
 from mclip_helpers.model.compute import Compute
 
@@ -43,15 +43,14 @@ def a_machine_with_everything(monkeypatch: pytest.MonkeyPatch):
     Memory = namedtuple("Memory", "available total")
     cpu = Compute(torch.device("cpu"), torch.float32, 0, "CPU")
     monkeypatch.setattr(machine.compute, "choose_compute", lambda: cpu)
-    monkeypatch.setattr(machine.shutil, "which", {"dot": "/usr/bin/dot"}.get)
+    monkeypatch.setattr(machine.shutil, "which", {}.get)
     monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: Memory(6 * 2**30, 8 * 2**30))
     monkeypatch.setattr(
         machine.compute.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False
     )
     monkeypatch.setattr(machine.hub_constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(machine, "_answers", lambda _url: True)
-    monkeypatch.setattr(diagrams, "way", lambda: "dot")
-    monkeypatch.setattr(diagrams, "graph", lambda _source: None)
+    monkeypatch.setattr(graphviz, "lay_out", lambda _source: None)
 
 
 def test_a_machine_with_everything_has_nothing_to_do():
@@ -270,18 +269,12 @@ def test_no_weights(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_no_graphviz(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(diagrams, "way", lambda: "matplotlib")
+    monkeypatch.setattr(graphviz, "lay_out", refuse(graphviz.GraphvizMissing("none")))
     here, needed, do = row("Graphviz")
-    assert (here, needed) == ("none", "dot, or pygraphviz")
+    assert (here, needed) == ("none", "pygraphviz")
     assert "pip install pygraphviz" in do
 
 
 def test_a_graphviz_that_does_not_work(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(diagrams, "way", lambda: "dot")
-    monkeypatch.setattr(diagrams, "graph", refuse(ValueError("refused")))
-    assert row("Graphviz") == ("broken", "dot, or pygraphviz", "→ refused")
-
-
-def test_graphviz_from_pygraphviz(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(diagrams, "way", lambda: "pygraphviz")
-    assert row("Graphviz")[0] == "pygraphviz' own"
+    monkeypatch.setattr(graphviz, "lay_out", refuse(ValueError("refused")))
+    assert row("Graphviz") == ("broken", "pygraphviz", "→ refused")

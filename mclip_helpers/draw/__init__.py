@@ -1,8 +1,8 @@
 """All pictures: `mh.draw`. Colours mean the same thing everywhere."""
 
 from ..display import Chart, Html, Svg, Table
+from . import collapsed, gradient_charts, strip  # noqa: F401  they register their pictures
 from .base import (
-    COLOURS,
     adapter_gradients,
     adapter_map,
     answers,
@@ -23,7 +23,8 @@ from .base import (
     tokens,
     towers,
 )
-from .diagrams import graph
+from .colours import COLOURS
+from .graphviz import graph
 
 __all__ = [
     "COLOURS",

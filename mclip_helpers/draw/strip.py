@@ -2,413 +2,229 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
+from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Patch
 
-from ..display import Chart
+from ..display import Chart, picture_of
 from ..gradient.derivatives import in_words, stem
-from ..gradient.graph import (
-    Collapsed,
-    Graph,
-    Group,
-    Node,
-    short_number,
-)
-from ..names import block_of, is_adapter, layer_and_part, short_name
-from .base import COLOURS
-from .diagrams import GREY, INK, KINDS, look_of, tint
+from ..gradient.kinds import Kind, Scene
+from ..gradient.nodes import BackwardGraph, Node
+from ..gradient.reasons import Verdict
+from ..gradient.scenes import Frame, Frames
+from ..gradient.words import KINDS, SCENES, VERDICTS, short_number, why
+from ..names import is_adapter, layer_and_part, short_name
+from .collapsed import kinds_of
+from .colours import COLOURS, GREY, INK, LINE, BoxStyle, box_style, tint
+from .strip_map import Row, StripMap, strip_map
 
-ROWS = 9  # of a column in a frame's map: more of them would have letters too small to print
-
-
-def destinations(graph: Graph, parameter: str | None = None) -> tuple[Node, ...]:
-    """The leaf of `parameter`, and that of the other matrix of its adapter, as they ran.
-
-    Without a name: that of the first lora_B that ran, else of the first parameter; none at all in
-    a graph of no parameters. Raises ValueError for a graph in which nothing ran, and for a
-    parameter to which the pass did not come.
-    """
-    if not graph.order:
-        raise ValueError("no node of this graph ran: there is no backward pass to show")
-    ran = [node for node in graph.order if node.parameters]
-    if parameter is not None:
-        chosen = graph.leaf(parameter)
-        if not chosen.visits:
-            raise ValueError(
-                f"the backward pass did not come to {chosen.where}, though it is in the graph"
-            )
-    elif ran:
-        chosen = next((node for node in ran if node.where.endswith("lora_B")), ran[0])
-    else:
-        return ()
-    if not is_adapter(chosen.where):
-        return (chosen,)
-    layer = layer_and_part(chosen.where)[0]
-    return tuple(n for n in ran if is_adapter(n.where) and layer_and_part(n.where)[0] == layer)
+WIDE, ACROSS = 10.0, 3  # inches of the strip, and frames in a row
+ABOVE, BELOW = 0.34, 1.02  # inches of a frame's title, and of what stands under its map
+BOX, SIDE, GAP = 1.07, 0.38, 0.05  # inches: a box of the map, one beside it, and between them
+MAP_WIDTH = 2 * (BOX + SIDE + GAP) + 0.1
+ROW_HEIGHT, MAP_HEIGHT = 0.27, 2.5  # inches, at most
 
 
-def at_level(graph: Graph, level: str) -> Collapsed:
-    """The graph in groups; each operation by itself where else there would be one group of all."""
-    shown = graph.collapse(level)
-    groups = [group for group in shown.groups if group.nodes and not group.is_end]
-    return shown if len(groups) > 1 else graph.collapse("operations")
+@dataclass(frozen=True)
+class _Sheet:
+    """The map of all frames and its measures, in inches from the upper left corner."""
+
+    frames: Frames
+    plan: StripMap
+    step: float  # from row to row
+    top: float  # where the columns begin
+    high: float
+
+    @classmethod
+    def of(cls, frames: Frames) -> _Sheet:
+        plan = strip_map(frames)
+        most = max(map(len, plan.columns))
+        step = min(ROW_HEIGHT, MAP_HEIGHT / (most + 1))
+        top = 1.35 * step if plan.loss else 0.0
+        return cls(frames, plan, step, top, top + step * most)
 
 
-def frames(graph: Graph, parameter: str | None = None, level: str = "blocks") -> Chart:
-    """The way of the gradient to one parameter in at most six frames, for paper.
-
-    In each a small map of `graph.collapse(level)`, as far as the pass had come by then, and below
-    it the step that runs. `parameter` and the errors are those of `destinations`; for the
-    level see `at_level`.
-    """
-    ends = destinations(graph, parameter)
-    stages = _stages(graph, ends)
-    shown = at_level(graph, level)
-    plan = _Plan(graph, shown, [node for _, node in stages], ends)
-    wide, across, above, below = 10.0, 3, 0.34, 1.02  # inches
-    down = -(-len(stages) // across)
-    high = above + plan.high + below
-    figure = Chart(figsize=(wide, down * high + 0.25))
-    place = {node.index: n for n, node in enumerate(graph.order, start=1)}
-    for i, (title, node) in enumerate(stages):
-        row, column = divmod(i, across)
-        corner = (column * wide / across, row * high)
-        size = (wide / across, high)
-        total = figure.get_figheight()
-        box = (corner[0] / wide, 1 - (corner[1] + size[1]) / total, size[0] / wide, size[1] / total)
-        axes = figure.add_axes(box)
-        axes.axis("off")
-        axes.set_xlim(-(size[0] - plan.wide) / 2, (size[0] + plan.wide) / 2)
-        axes.set_ylim(size[1] - above, -above)
-        plan.draw(axes, node)
-        axes.text(
-            0.08,
-            -0.17,
-            f"{i + 1}",
-            fontsize=9,
-            weight="bold",
-            color="white",
-            ha="center",
-            va="center",
-            bbox={"boxstyle": "circle,pad=0.25", "fc": INK, "ec": "none"},
-        )
-        axes.text(0.26, -0.17, title, fontsize=10, weight="bold", va="center")
-        _caption(axes, graph, node, place[node.index], plan)
-    kinds = [k for k in KINDS if any(g.kind == k for g in shown.groups)]
-    said = KINDS | {"weights": "trained weights, how many"}
-    keys = [Patch(facecolor=look_of(k)[0], edgecolor=look_of(k)[1], label=said[k]) for k in kinds]
-    keys.append(Patch(facecolor="white", edgecolor="#C5C9CF", label="not yet visited"))
-    keys.append(Patch(alpha=0, label="G: the gradient that comes in"))
-    look = {"frameon": False, "fontsize": 8, "ncols": len(keys), "handlelength": 1.1}
-    figure.legend(handles=keys, loc="lower center", bbox_to_anchor=(0.5, 0), **look)
+@picture_of.register
+def strip(frames: Frames) -> Chart:
+    """The frames: in each the map, as far as the pass had come by then, and the step that runs."""
+    sheet = _Sheet.of(frames)
+    high = ABOVE + sheet.high + BELOW
+    figure = Chart(figsize=(WIDE, -(-len(frames.frames) // ACROSS) * high + 0.25))
+    for i, frame in enumerate(frames.frames):
+        row, column = divmod(i, ACROSS)
+        axes = _frame_axes(figure, column * WIDE / ACROSS, row * high, high)
+        number = {"fontsize": 9, "weight": "bold", "color": "white", "ha": "center"}
+        circle = {"boxstyle": "circle,pad=0.25", "fc": INK, "ec": "none"}
+        axes.text(0.08, -0.17, f"{i + 1}", va="center", bbox=circle, **number)
+        axes.text(0.26, -0.17, _title(frame), fontsize=10, weight="bold", va="center")
+        _draw_map(axes, sheet, frame.node)
+        _draw_caption(axes, sheet, frame.node)
+    _legend(figure, frames)
     return figure
 
 
-def _caption(axes, graph: Graph, node: Node, step: int, plan: _Plan) -> None:
-    operation = stem(node.operation)
-    where = short_name(node.where) or plan.nowhere(node)
-    norm = f"norm {short_number(node.norm_in)}"
-    if node.is_leaf and node.norm_in == 0:
-        why = next((g.why for g in graph.gradients if g.name == node.where), "")
-        said = f"exactly zero: {why}" if why else "exactly zero"
-    elif node.is_leaf and node.norm_in is not None:
-        said = f"arrived: {norm}, now in its .grad"
-    else:
-        said = f"{norm}; {in_words(node.operation)}"
+def _frame_axes(figure: Chart, x: float, y: float, high: float) -> Axes:
+    wide, total = WIDE / ACROSS, figure.get_figheight()
+    axes = figure.add_axes((x / WIDE, 1 - (y + high) / total, wide / WIDE, high / total))
+    axes.axis("off")
+    axes.set_xlim(-(wide - MAP_WIDTH) / 2, (wide + MAP_WIDTH) / 2)
+    axes.set_ylim(high - ABOVE, -ABOVE)
+    return axes
+
+
+def _title(frame: Frame) -> str:
+    name = short_name(frame.name) if frame.scene is Scene.BETWEEN else frame.name
+    return SCENES[frame.scene].format(name=name or "on the path")
+
+
+def _legend(figure: Chart, frames: Frames) -> None:
+    kinds = kinds_of(frames.shown.groups)
+    words = KINDS | {Kind.WEIGHTS: f"{KINDS[Kind.WEIGHTS]}, how many"}
+    styles = [(box_style(kind), words[kind]) for kind in kinds]
+    keys = [Patch(facecolor=s.fill, edgecolor=s.edge, label=text) for s, text in styles]
+    keys.append(Patch(facecolor="white", edgecolor="#C5C9CF", label="not yet visited"))
+    keys.append(Patch(alpha=0, label="G: the gradient that comes in"))
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 0), "ncols": len(keys)}
+    figure.legend(handles=keys, frameon=False, fontsize=8, handlelength=1.1, **place)
+
+
+# ------------------------------------------------------------------------------------------ caption
+
+
+def _draw_caption(axes: Axes, sheet: _Sheet, node: Node) -> None:
+    """Under the map: which step runs, where, and what it does."""
+    graph, top, line = sheet.frames.graph, sheet.high + 0.1, 0.165
+    step = 1 + graph.order.index(node)
+    head = f"step {step:,} of {len(graph.order):,} · {stem(node.operation)}"
+    head = textwrap.shorten(head, 50, placeholder="…")
+    where = short_name(node.where) or _nowhere(graph, node)
     where = where if len(where) < 48 else f"…{where[-46:]}"
-    top, line = plan.high + 0.1, 0.165
-    head = f"step {step:,} of {len(graph.order):,} · {operation}"
-    axes.text(
-        0, top, textwrap.shorten(head, 50, placeholder="…"), fontsize=9, weight="bold", va="top"
-    )
-    axes.text(0, top + line, where, fontsize=9, va="top", color=COLOURS[plan.kind(node)])
-    lines = textwrap.wrap(said, 47)
-    axes.text(0, top + 2 * line, "\n".join(lines), fontsize=8.5, va="top", linespacing=1.25)
+    axes.text(0, top, head, fontsize=9, weight="bold", va="top")
+    axes.text(0, top + line, where, fontsize=9, va="top", color=COLOURS[graph.kind(node)])
+    lines = "\n".join(textwrap.wrap(_what_happens(graph, node), 47))
+    axes.text(0, top + 2 * line, lines, fontsize=8.5, va="top", linespacing=1.25)
 
 
-def _stages(graph: Graph, ends: Sequence[Node], most: int = 6) -> list[tuple[str, Node]]:
-    """What the frames show: (title, node), in the order in which the nodes ran."""
-    if not ends:
-        way = list(graph.order)
-    else:
-        goal = next((n for n in ends if n.where.endswith("lora_B")), ends[0])
-        way = [node for node in graph.path(goal.where).nodes if node.visits]
-    found: dict[int, tuple[str, Node]] = {}
-
-    def add(title: str, node: Node | None) -> None:
-        if node is not None and len(found) < most:
-            found.setdefault(node.index, (title, node))
-
-    add("the loss, where it begins", way[0])
-    for end in ends:
-        name = end.where.rpartition(".")[2]
-        add(f"{name}: exactly zero" if end.norm_in == 0 else f"{name}: arrived", end)
-    if ends:
-        tower, block = graph.tower(goal), block_of(goal.where)
-        layer = layer_and_part(goal.where)[0]
-        inside = [node for node in way if not node.is_leaf]
-        if tower in ("image", "text"):
-            add("the ways to the towers part", _parting(graph, inside))
-            inside = [node for node in inside if graph.tower(node) == tower]
-            add(f"into the {tower} tower", next(iter(inside), None))
-        own = [n for n in inside if n.module and block_of(n.where) == block]
-        add(f"into its block, {block}", next(iter(own), None))
-        own = [n for n in inside if n.module and f"{n.where}.".startswith(f"{layer}.")]
-        add(f"into its layer, {layer.rpartition('.')[2]}", next(iter(own), None))
-    rest = [node for node in way if node.index not in found]
-    count = min(most - len(found), len(rest))
-    for i in range(count):
-        node = rest[(2 * i + 1) * len(rest) // (2 * count)]
-        add(short_name(node.where) or "on the way", node)
-    return sorted(found.values(), key=lambda stage: stage[1].order)
+def _what_happens(graph: BackwardGraph, node: Node) -> str:
+    norm = f"norm {short_number(node.norm_in)}"
+    if not node.is_leaf or node.norm_in is None:
+        return f"{norm}; {in_words(node.operation)}"
+    if node.norm_in:
+        return f"arrived: {norm}, now in its .grad"
+    reasons = next((g.reasons for g in graph.gradients if g.name == node.where), ())
+    return ": ".join(filter(None, (VERDICTS[Verdict.ZERO], why(reasons))))
 
 
-def _parting(graph: Graph, way: Sequence[Node]) -> Node | None:
-    """The last node on the way behind which both towers lie."""
-    towers: dict[int, set[str]] = {}
-
-    def behind(index: int) -> set[str]:
-        waiting = [index]
-        while waiting:  # no recursion: deep graphs exceed Python's limit
-            node = graph.nodes[waiting[-1]]
-            after = [b for b in node.next if b is not None]
-            unknown = [b for b in after if b not in towers]
-            if unknown:
-                waiting += unknown
-                continue
-            waiting.pop()
-            towers[node.index] = {graph.tower(node)}.union(*(towers[b] for b in after))
-        return towers[index]
-
-    both = [node for node in way if {"image", "text"} <= behind(node.index)]
-    return both[-1] if both else None
+def _nowhere(graph: BackwardGraph, node: Node) -> str:
+    """What is said of a node that no module made, and of a leaf that has no name."""
+    if node.is_leaf:
+        return "a tensor without a name"
+    modules = any(other.module for other in graph.nodes)
+    return "in the loss" if modules else "outside of every module"
 
 
-@dataclass
-class _Row:
-    """A box of a frame's map: some groups that lie under one another, and who stands beside it."""
+# ---------------------------------------------------------------------------------------------- map
+
+
+def _draw_map(axes: Axes, sheet: _Sheet, node: Node) -> None:
+    """The map as it is when `node` runs."""
+    middle, step, plan = MAP_WIDTH / 2, sheet.step, sheet.plan
+    first = SIDE + GAP + BOX / 2
+    places = [middle] if len(plan.columns) == 1 else [first, MAP_WIDTH - first]
+    outward = [1] if len(plan.columns) == 1 else [-1, 1]
+    if plan.loss:
+        y = step / 2
+        for x, rows in zip(places, plan.columns, strict=True):
+            low = sheet.top + step / 2
+            axes.plot([middle, x], [y, low if rows else y], color=LINE, lw=0.9, zorder=0)
+        _draw_row(axes, sheet, plan.loss, (middle, y), 1, node)
+    for x, side, rows in zip(places, outward, plan.columns, strict=True):
+        ys = [sheet.top + step * (i + 0.5) for i in range(len(rows))]
+        for (y0, y1), row in zip(pairwise(ys), rows[1:], strict=True):
+            dotted = ":" if row.kind is Kind.DARK else "-"
+            axes.plot([x, x], [y0, y1], ls=dotted, color=LINE, lw=0.9, zorder=0)
+        for y, row in zip(ys, rows, strict=True):
+            _draw_row(axes, sheet, row, (x, y), side, node)
+
+
+def _draw_row(
+    axes: Axes, sheet: _Sheet, row: Row, centre: tuple[float, float], side: int, node: Node
+) -> None:
+    """A box of the map and the leaves beside it, on its outer side (-1: left, 1: right)."""
+    (x, y), now = centre, node.order or 0
+    visited, runs = row.order <= now, node.index in row.nodes
+    _Box(row.label, row.kind, BOX, visited, runs).draw(axes, centre, sheet.step)
+    if not row.beside:
+        return
+    edge = x + side * (BOX / 2 + GAP)
+    axes.plot([x, edge + side * SIDE / 2], [y, y], color=LINE, lw=0.9, zorder=0)
+    indices = {index for group in row.beside for index in group.nodes}
+    own = [end for end in sheet.frames.ends if end.index in indices]
+    if not own:
+        kind = row.beside[0].kind
+        orders = [group.order for group in row.beside if group.order is not None]
+        label = "A, B" if kind is Kind.ADAPTER else str(len(indices))
+        visited = bool(orders) and min(orders) <= now
+        box = _Box(label, kind, SIDE, visited, node.index in indices)
+        box.draw(axes, (edge + side * SIDE / 2, y), sheet.step)
+        return
+    # The parameters that this is about, alone: the others of their block are left out.
+    wide = (SIDE - 0.04 * (len(own) - 1)) / len(own)
+    for i, end in enumerate(own):
+        kind = Kind.ADAPTER if is_adapter(end.where) else Kind.WEIGHTS
+        label = layer_and_part(end.name)[1] if len(own) > 1 else "here"
+        visited, zero = (end.order or 0) <= now, end.norm_in == 0
+        box = _Box(label, kind, wide, visited, end.index == node.index, zero)
+        box.draw(axes, (edge + side * ((wide + 0.04) * i + wide / 2), y), sheet.step)
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A box of the map: has the pass visited it, does it run now, and was its gradient zero?"""
 
     label: str
-    kind: str
-    groups: list[Group]
-    beside: list[Group] = field(default_factory=list)
+    kind: Kind
+    wide: float
+    visited: bool
+    runs: bool
+    zero: bool = False
 
-    @property
-    def order(self) -> float:
-        return min((g.order for g in self.groups if g.order is not None), default=float("inf"))
-
-
-class _Plan:
-    """The map that all frames have in common: the loss on top, a column for each tower."""
-
-    box, side, gap = 1.07, 0.38, 0.05  # inches: widths of a box and of one beside it; between them
-
-    def __init__(self, graph: Graph, shown: Collapsed, stops: Sequence[Node], ends: Sequence[Node]):
-        self._graph, self._shown, self._ends = graph, shown, ends
-        self._group = {node: group for group in shown.groups for node in group.nodes}
-        stopped = {self._group[n.index].key for n in stops if n.index in self._group}
-        columns: dict[str, list[_Row]] = {}
-        for group in self._in_order():
-            rows = columns.setdefault(self._column(group), [])
-            rows.append(_Row(_named(group), group.kind, [group]))
-        towers = [name for name in ("image", "text") if name in columns]
-        if towers:
-            loss = [group for row in columns.pop("loss", []) for group in row.groups]
-            self._loss = _Row("loss", "loss", loss) if loss else None
-        else:  # in one column then, whatever there is
-            self._loss, towers = None, ["all"]
-            columns = {"all": [row for rows in columns.values() for row in rows]}
-        self._columns = {name: _fewer(columns[name], stopped, shown.level) for name in towers}
-        self._put_leaves_beside()
-        most = max(map(len, self._columns.values()))
-        self._step = min(0.27, 2.5 / (most + 1))
-        self._top = 1.35 * self._step if self._loss else 0
-        self.high = self._top + self._step * most
-        self.wide = 2 * (self.box + self.side + self.gap) + 0.1
-
-    def _in_order(self) -> list[Group]:
-        """The groups of operations, as the pass came to them; below them what stayed dark."""
-        ran = [g for g in self._shown.groups if g.kind != "dark" and not g.is_end]
-        dark = [g for g in self._shown.groups if g.kind == "dark"]
-        return sorted(ran, key=lambda g: g.order or float("inf")) + dark[::-1]
-
-    def _column(self, group: Group) -> str:
-        if group.nodes:
-            return self._graph.tower(self._graph.nodes[group.nodes[0]])
-        return re.sub(r"^d|\d+$", "", group.key)
-
-    def _put_leaves_beside(self) -> None:
-        rows = [row for rows in self._columns.values() for row in rows]
-        row_of = {g.key: row for row in [*rows, *filter(None, [self._loss])] for g in row.groups}
-        group_of = {group.key: group for group in self._shown.groups}
-        for a, b in self._shown.edges:
-            known = [g for row in row_of.values() for g in row.beside]
-            if group_of[b].is_end and a in row_of and group_of[b] not in known:
-                row_of[a].beside.append(group_of[b])
-
-    def nowhere(self, node: Node) -> str:
-        """What is said of a node that no module made, and of a leaf that has no name."""
-        if node.is_leaf:
-            return "a tensor without a name"
-        modules = any(other.module for other in self._graph.nodes)
-        return "in the loss" if modules else "outside of every module"
-
-    def kind(self, node: Node) -> str:
-        """The colour of what is written about a node."""
-        if is_adapter(node.where):
-            return "adapter"
-        return "weights" if node.is_leaf else self._graph.tower(node)
-
-    def draw(self, axes, node: Node) -> None:
-        """The map as it is when `node` runs."""
-        middle = self.wide / 2
-        if len(self._columns) == 1:
-            places, outer = [middle], [1]
-        else:
-            first = self.side + self.gap + self.box / 2
-            places, outer = [first, self.wide - first], [-1, 1]
-        line = {"color": "#B4B8BE", "lw": 0.9, "zorder": 0}
-        if self._loss:
-            y = self._step / 2
-            for x, rows in zip(places, self._columns.values(), strict=True):
-                low = self._top + self._step / 2
-                axes.plot([middle, x], [y, low if rows else y], **line)
-            self._draw_row(axes, self._loss, middle, y, 1, node)
-        for x, side, rows in zip(places, outer, self._columns.values(), strict=True):
-            ys = [self._top + self._step * (i + 0.5) for i in range(len(rows))]
-            for (y0, y1), row in zip(pairwise(ys), rows[1:], strict=True):
-                axes.plot([x, x], [y0, y1], ls=":" if row.kind == "dark" else "-", **line)
-            for y, row in zip(ys, rows, strict=True):
-                self._draw_row(axes, row, x, y, side, node)
-
-    def _draw_row(self, axes, row: _Row, x: float, y: float, side: int, node: Node) -> None:
-        runs = any(node.index in group.nodes for group in row.groups)
-        self._draw_box(axes, (x, y), self.box, row.label, row.kind, row.order <= node.order, runs)
-        if not row.beside:
-            return
-        edge = x + side * (self.box / 2 + self.gap)
-        centre = edge + side * self.side / 2
-        line = {"color": "#B4B8BE", "lw": 0.9, "zorder": 0}
-        axes.plot([x, centre], [y, y], **line)
-        indices = {index for group in row.beside for index in group.nodes}
-        own = [end for end in self._ends if end.index in indices]
-        if own:  # the parameter that this is about, alone: the others of its block are left out
-            wide = (self.side - 0.04 * (len(own) - 1)) / len(own)
-            for i, end in enumerate(own):
-                shift = (wide + 0.04) * i + wide / 2
-                name = layer_and_part(end.where)[1] if len(own) > 1 else "here"
-                spot = (edge + side * shift, y)
-                there, runs = end.order <= node.order, end.index == node.index
-                self._draw_box(axes, spot, wide, name, self.kind(end), there, runs, end)
-            return
-        kind = row.beside[0].kind
-        orders = [g.order for g in row.beside if g.order is not None]
-        there = bool(orders) and min(orders) <= node.order
-        label = "A, B" if kind == "adapter" else str(len(indices))
-        runs = node.index in indices
-        self._draw_box(axes, (centre, y), self.side, label, kind, there, runs)
-
-    def _draw_box(
-        self,
-        axes,
-        centre: tuple[float, float],
-        wide: float,
-        label: str,
-        kind: str,
-        there: bool,
-        runs: bool,
-        end: Node | None = None,
-    ) -> None:
+    def draw(self, axes: Axes, centre: tuple[float, float], step: float) -> None:
         x, y = centre
-        high = 0.78 * self._step
-        fill, edge, ink = look_of(kind)
-        zero = end is not None and end.norm_in == 0
-        if runs:
-            strong = GREY if zero else edge
-            for more, alpha in ((0.075, 0.14), (0.04, 0.28)):  # a glow
-                axes.add_patch(_rounded(x, y, wide + 2 * more, high + 2 * more, strong, alpha))
-            fill, edge, ink = ("white", GREY, INK) if zero else (edge, edge, "white")
-        elif kind != "dark" and (not there or zero):
-            fill, edge, ink = "white", tint(edge, 0.45) if not there else GREY, GREY
-        box = _rounded(x, y, wide, high, fill)
-        line = (0, (2.2, 1.4)) if zero and there else "-"
-        box.set(edgecolor=edge, lw=1.4 if runs else 0.9, ls=line)
+        high = 0.78 * step
+        style = self.style()
+        if self.runs:
+            glow = GREY if self.zero else box_style(self.kind).edge
+            for more, alpha in ((0.075, 0.14), (0.04, 0.28)):
+                axes.add_patch(_rounded(x, y, self.wide + 2 * more, high + 2 * more, glow, alpha))
+        box = _rounded(x, y, self.wide, high, style.fill)
+        dashed = (0, (2.2, 1.4)) if self.zero and self.visited else "-"
+        box.set(edgecolor=style.edge, lw=1.4 if self.runs else 0.9, ls=dashed)
         axes.add_patch(box)
         size = min(7.3, 72 * high * 0.52)
-        most = max(1, int(72 * (wide - 0.04) / (0.58 * size)))
-        said = label if len(label) <= most else f"{label[: most - 1]}…"
-        look = {"ha": "center", "va": "center", "parse_math": False}
-        axes.text(x, y, said, fontsize=size, color=ink, weight="bold" if runs else None, **look)
+        most = max(1, int(72 * (self.wide - 0.04) / (0.58 * size)))
+        text = self.label if len(self.label) <= most else f"{self.label[: most - 1]}…"
+        letters = {"ha": "center", "va": "center", "parse_math": False, "fontsize": size}
+        weight = "bold" if self.runs else None
+        axes.text(x, y, text, color=style.ink, weight=weight, **letters)
+
+    def style(self) -> BoxStyle:
+        own = box_style(self.kind)
+        if self.runs:
+            return (
+                BoxStyle("white", GREY, INK) if self.zero else BoxStyle(own.edge, own.edge, "white")
+            )
+        if self.kind is Kind.DARK or (self.visited and not self.zero):
+            return own
+        return BoxStyle("white", GREY if self.visited else tint(own.edge, 0.45), GREY)
 
 
-def _rounded(x: float, y: float, wide: float, high: float, fill: str, alpha: float = 1):
+def _rounded(
+    x: float, y: float, wide: float, high: float, fill: str, alpha: float = 1
+) -> FancyBboxPatch:
     style = f"round,pad=0,rounding_size={0.3 * high:.3f}"
     corner = (x - wide / 2, y - high / 2)
     return FancyBboxPatch(corner, wide, high, boxstyle=style, fc=fill, ec="none", alpha=alpha)
-
-
-def _fewer(rows: list[_Row], stopped: set[str], level: str) -> list[_Row]:
-    """So few rows that they can be read: what is dark in one, and neighbours that nothing stops at.
-
-    `stopped` has the keys of the groups that a frame stops at; those stay by themselves.
-    """
-    dark = [row for row in rows if row.kind == "dark"]
-    lit = [row for row in rows if row.kind != "dark"]
-    if len(dark) > 2:
-        frozen = all(row.groups[0].note.endswith("frozen weights") for row in dark)
-        label = f"{len(dark)} {'frozen' if frozen else 'dark'} {level}"
-        dark = [_Row(label, "dark", [row.groups[0] for row in dark])]
-    room = ROWS - len(dark)
-    found = lit
-    for alike in (True, False):  # blocks of one stage if that is enough, else whatever is near
-        for most in range(1, len(lit) + 1):
-            found = _merged(lit, stopped, most, alike)
-            if len(found) <= room:
-                return found + dark
-    return found + dark
-
-
-def _merged(rows: list[_Row], stopped: set[str], most: int, alike: bool) -> list[_Row]:
-    """The rows, at most so many in one; if `alike`, only those of one stage, or one kind."""
-    found: list[_Row] = []
-    alone = True
-    for row in rows:
-        stops = row.groups[0].key in stopped
-        last = found[-1] if found else None
-        near = last is not None and (
-            not alike or _stage(last.groups[0]) == _stage(row.groups[0]) is not None
-        )
-        if near and not alone and not stops and len(last.groups) < most:
-            last.groups += row.groups
-            last.kind = row.kind if last.kind == "adapter" else last.kind
-            last.label = _span([_named(group) for group in last.groups])
-            continue
-        found.append(_Row(row.label, row.kind, list(row.groups)))
-        alone = stops
-    return found
-
-
-def _named(group: Group) -> str:
-    return stem(short_name(group.label))
-
-
-def _stage(group: Group) -> str | None:
-    """What the labels of blocks that belong together have in common: "stages.3", "resblocks"."""
-    parts = short_name(group.label).split(".")
-    return ".".join(parts[: 2 if parts[0] == "stages" else 1]) if len(parts) > 1 else None
-
-
-def _span(labels: Sequence[str]) -> str:
-    """ "resblocks.11", …, "resblocks.9" → "resblocks.11…9"; "stages.3 × 4"; "head + 2"."""
-    stems, ends = zip(*(label.rpartition(".")[::2] for label in labels), strict=True)
-    if len(set(stems)) == 1 and stems[0] and all(end.isdigit() for end in ends):
-        return f"{labels[0]}…{ends[-1]}"
-    parts = {".".join(label.split(".")[:2]) for label in labels}
-    if len(parts) == 1:
-        return f"{parts.pop()} × {len(labels)}"
-    return f"{labels[0]} + {len(labels) - 1}"

@@ -1,20 +1,18 @@
-"""Pictures of graphs: nodes and edges are read back from the SVG, by whichever way it was drawn."""
+"""Pictures of graphs: nodes and edges are read back from the SVG."""
 
 from __future__ import annotations
 
 import copy
 import itertools
-import os
 import re
-import shutil
-import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
 
+import pygraphviz
 import pytest
 import torch
 from conftest import fresh
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
@@ -23,41 +21,19 @@ from torchviz import make_dot
 
 import mclip_helpers as mh
 from mclip_helpers import draw
-from mclip_helpers.draw import diagrams
-from mclip_helpers.gradient.graph import LEVELS, Collapsed, Graph, Group, Norms, Saved
-
-# ------------------------------------------------------------------------------------------ layout
-
-# Does what the program `dot` does, where only pygraphviz is installed.
-STAND_IN = f"""#!{sys.executable}
-import sys, pygraphviz
-try:
-    svg = pygraphviz.AGraph(string=sys.stdin.read()).draw(format="svg", prog="dot")
-except ValueError as error:
-    sys.exit(str(error))
-sys.stdout.buffer.write(b"<?xml version='1.0'?>" + svg)
-"""
-
-
-@pytest.fixture(params=["dot", "pygraphviz", "matplotlib"])
-def layout(request, monkeypatch, tmp_path) -> str:
-    """Each of the three ways to lay out a graph, the others out of reach."""
-    if request.param == "dot":
-        if not shutil.which("dot"):
-            pytest.importorskip("pygraphviz", reason="no Graphviz is installed here")
-            if os.name != "posix":
-                pytest.skip("a script can't stand in for the program `dot` here")
-            (tmp_path / "dot").write_text(STAND_IN)
-            (tmp_path / "dot").chmod(0o755)
-            monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    else:
-        monkeypatch.setattr(diagrams.shutil, "which", lambda program: None)
-    if request.param == "pygraphviz":
-        pytest.importorskip("pygraphviz", reason="pygraphviz is not installed here")
-    else:
-        monkeypatch.setitem(sys.modules, "pygraphviz", None)
-    return request.param
-
+from mclip_helpers.draw import graphviz
+from mclip_helpers.draw.colours import box_style, tint
+from mclip_helpers.gradient import (
+    LEVELS,
+    Collapsed,
+    Graph,
+    Kind,
+    Level,
+    Norms,
+    OperationGroup,
+    Saved,
+)
+from mclip_helpers.gradient.words import KINDS
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -79,13 +55,9 @@ def nodes_and_edges(svg: draw.Svg) -> tuple[set[str], list[tuple[str, str]]]:
     return set(nodes), sorted(tuple(edge.split("->")) for edge in edges)
 
 
-def test_the_way_is_the_best_that_there_is(layout):
-    assert diagrams.way() == layout
-
-
-def test_a_graph_has_the_nodes_and_edges_of_its_source(layout):
+def test_a_graph_has_the_nodes_and_edges_of_its_source():
     source = 'digraph { a [label="A & <B>"]; a -> b; b -> c; a -> c; lonely }'
-    nodes, edges = nodes_and_edges(diagrams.graph(source))
+    nodes, edges = nodes_and_edges(draw.graph(source))
     assert nodes == {"a", "b", "c", "lonely"}
     assert edges == [("a", "b"), ("a", "c"), ("b", "c")]
 
@@ -96,86 +68,59 @@ EDGES = st.sets(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max
 @settings(
     deadline=None,
     max_examples=8,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(EDGES)
-def test_any_graph_has_the_nodes_and_edges_of_its_source(layout, wanted):
+def test_any_graph_has_the_nodes_and_edges_of_its_source(wanted):
     source = "digraph {" + ";".join(f"n{a} -> n{b}" for a, b in wanted) + "}"
-    nodes, edges = nodes_and_edges(diagrams.graph(source))
+    nodes, edges = nodes_and_edges(draw.graph(source))
     assert edges == sorted((f"n{a}", f"n{b}") for a, b in wanted)
     assert nodes == {f"n{i}" for edge in wanted for i in edge}
 
 
-def test_the_graph_of_torchviz_has_the_nodes_and_edges_of_its_source(layout):
+def test_the_graph_of_torchviz_has_the_nodes_and_edges_of_its_source():
     layer = nn.Linear(2, 1)
     dot = make_dot(layer(torch.ones(1, 2)).sum(), params=dict(layer.named_parameters()))
-    nodes, edges = nodes_and_edges(diagrams.graph(dot.source))
+    nodes, edges = nodes_and_edges(draw.graph(dot.source))
     expected = re.findall(r"^\s*(\w+) -> (\w+)", dot.source, re.MULTILINE)
     assert edges == sorted(expected)
     assert nodes == {node for edge in expected for node in edge}
-    assert "AddmmBackward0" in diagrams.graph(dot.source).source
+    assert "AddmmBackward0" in draw.graph(dot.source).source
 
 
 @pytest.mark.parametrize(
     "source", ["digraph { a -> ", "digraph { a -> }", "digraph { a [label= }", "a -> b"]
 )
-def test_a_broken_graph_is_refused(layout, source):
-    said = "dot refused the graph" if layout == "dot" else None
-    with pytest.raises(ValueError, match=said):
-        diagrams.graph(source)
-
-
-def test_without_graphviz_what_is_not_understood_is_named(monkeypatch):
-    monkeypatch.setattr(diagrams.shutil, "which", lambda program: None)
-    monkeypatch.setitem(sys.modules, "pygraphviz", None)
-    with pytest.raises(ValueError, match="subgraph"):
-        diagrams.graph("digraph { subgraph x { a } }")
+def test_a_broken_graph_is_refused(source):
+    with pytest.raises(ValueError, match="Graphviz refused the graph"):
+        draw.graph(source)
 
 
 LABELS = ("two\\nlines", 'a \\"quoted\\" word', "A & <B>", "$5 and $\\\\frac", "가나다", "x²·√y")
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")  # of Hangul, in a font of matplotlib
-def test_labels_are_drawn_as_they_are(layout):
+def test_labels_are_drawn_as_they_are():
     source = "digraph {" + " ".join(f'n{i} [label="{t}"]' for i, t in enumerate(LABELS)) + "}"
-    said = " ".join("".join(ET.fromstring(diagrams.graph(source).source).itertext()).split())
+    said = " ".join("".join(ET.fromstring(draw.graph(source).source).itertext()).split())
     for text in LABELS:
         for line in text.replace('\\"', '"').replace("\\\\", "\\").split("\\n"):
             assert line in said
 
 
-def test_the_ground_is_transparent_and_the_same_source_gives_the_same_picture(layout):
+def test_the_ground_is_transparent_and_the_same_source_gives_the_same_picture():
     source = 'digraph { graph [bgcolor="transparent"] a -> b [style="dashed"] }'
-    first, second = diagrams.graph(source).source, diagrams.graph(source).source
+    first, second = draw.graph(source).source, draw.graph(source).source
     assert first == second
     assert 'fill="white"' not in first
     assert "<?xml" not in first
 
 
-def boxes(svg: str) -> dict[str, tuple[float, float, float, float]]:
-    """The frame (left, top, right, bottom) of each node of a drawing by matplotlib."""
-    found = {}
-    for piece in svg.split('<g id="node-')[1:]:
-        numbers = [
-            float(n) for n in re.findall(r"-?\d+\.?\d*", re.search(r' d="([^"]+)"', piece)[1])
-        ]
-        xs, ys = numbers[::2], numbers[1::2]
-        found[piece[: piece.index('"')]] = (min(xs), min(ys), max(xs), max(ys))
-    return found
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.sets(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=14))
-def test_in_the_plain_layout_no_boxes_overlap_and_every_arrow_goes_down(pairs):
-    edges = {(min(pair), max(pair)) for pair in pairs}
-    assume(all(a != b for a, b in edges))
-    source = diagrams._Source("digraph {" + ";".join(f"n{a} -> n{b}" for a, b in edges) + "}")
-    found = boxes(diagrams._drawn_by_matplotlib(source))
-    for one, other in itertools.combinations(found.values(), 2):
-        apart = (one[2] <= other[0], other[2] <= one[0], one[3] <= other[1], other[3] <= one[1])
-        assert any(apart)
-    for a, b in edges:
-        assert found[f"n{a}"][3] < found[f"n{b}"][1]
+def test_without_pygraphviz_a_graph_is_shown_as_text_that_says_why(monkeypatch):
+    monkeypatch.setattr(graphviz, "pygraphviz", None)
+    source = 'digraph { a -> "<b>" }'
+    shown = draw.graph(source)
+    assert repr(shown).startswith(source)
+    assert "pygraphviz, which is not installed" in repr(shown)
+    assert "&lt;b&gt;" in shown._repr_html_() and "<b>" not in shown._repr_html_()
 
 
 # --------------------------------------------------------------------------------------- collapsed
@@ -217,21 +162,19 @@ def plain() -> Graph:
 
 @pytest.mark.parametrize("level", LEVELS[:3])
 @pytest.mark.parametrize("name", ["lora", "full", "plain"])
-def test_the_picture_has_the_groups_and_arrows_that_were_found(name, level, layout, request):
-    if name == "full" and level == "modules" and layout != "pygraphviz":
-        pytest.skip("once is enough of a large one")
+def test_the_picture_has_the_groups_and_arrows_that_were_found(name, level, request):
     found = request.getfixturevalue(name).collapse(level)
     nodes, edges = nodes_and_edges(found.plot())
     assert nodes == {group.key for group in found.groups}
     assert edges == sorted(found.edges)
 
 
-def test_every_node_of_one_layer_is_drawn_with_its_place_in_the_order(lora, layout):
+def test_every_node_of_one_layer_is_drawn_with_its_place_in_the_order(lora):
     layer = "visual.trunk.stages.3.blocks.0.token_mixer.qkv"
     found = lora.collapse("operations", within=layer)
     nodes, _ = nodes_and_edges(found.plot())
     assert nodes == {group.key for group in found.groups}
-    said = "".join(ET.fromstring(found._repr_svg_()).itertext())
+    said = "".join(ET.fromstring(found.plot().source).itertext())
     for group in found.groups:
         assert f"{group.order} · " in said
     assert "exactly zero" in said
@@ -244,11 +187,11 @@ def fills(svg: str) -> Counter[str]:
     )
 
 
-def test_the_colours_are_those_of_the_kinds(lora, full, layout):
+def test_the_colours_are_those_of_the_kinds(lora, full):
     for graph in (lora, full):
         found = graph.collapse("blocks")
         kinds = Counter(
-            diagrams.tint(draw.COLOURS[g.kind], 0.6) if g.is_end else diagrams.look_of(g.kind)[0]
+            tint(draw.COLOURS[g.kind], 0.6) if g.is_leaf else box_style(g.kind).fill
             for g in found.groups
         )
         drawn = fills(found.plot().source.split('<g class="legend">')[0])
@@ -256,13 +199,13 @@ def test_the_colours_are_those_of_the_kinds(lora, full, layout):
             assert drawn[colour.lower()] == times
 
 
-def test_the_legend_names_the_kinds_that_occur_and_lies_in_the_picture(lora, full, plain, layout):
+def test_the_legend_names_the_kinds_that_occur_and_lies_in_the_picture(lora, full, plain):
     for graph in (lora, full, plain):
         found = graph.collapse("blocks")
         svg = found.plot().source
         legend = svg[svg.index('<g class="legend">') :]
-        kinds = [kind for kind in diagrams.KINDS if any(g.kind == kind for g in found.groups)]
-        assert re.findall(r">([^<>]+)</text>", legend) == [diagrams.KINDS[kind] for kind in kinds]
+        kinds = [kind for kind in KINDS if any(g.kind == kind for g in found.groups)]
+        assert re.findall(r">([^<>]+)</text>", legend) == [KINDS[kind] for kind in kinds]
         left, top, width, height = map(float, re.search(r'viewBox="([^"]+)"', svg)[1].split())
         for x, y in re.findall(r'<rect x="([-\d.]+)" y="([-\d.]+)"', legend):
             assert left <= float(x) <= left + width - 12
@@ -275,26 +218,25 @@ def luminance(colour: str) -> float:
     return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
 
-@pytest.mark.parametrize("kind", diagrams.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_written_in_a_box_can_be_read(kind):
     """By the contrast that the Web Content Accessibility Guidelines ask for, 4.5 to 1."""
-    fill, edge, ink = diagrams.look_of(kind)
-    grounds = [fill] if kind == "dark" else [fill, diagrams.tint(edge, 0.6)]
+    style = box_style(kind)
+    grounds = [style.fill] if kind == "dark" else [style.fill, tint(style.edge, 0.6)]
     for ground in grounds:
-        low, high = sorted((luminance(ground), luminance(ink)))
+        low, high = sorted((luminance(ground), luminance(style.ink)))
         assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
 def test_the_blocks_of_nano_fit_the_width_of_a_notebook(lora, full):
-    pytest.importorskip("pygraphviz", reason="Graphviz' own letters count here")
     for graph in (lora, full):
-        width = re.search(r'<svg width="(\d+)pt"', graph.collapse("blocks").plot().source)[1]
-        assert int(width) <= 850  # points: some 1,130 pixels
+        width = ET.fromstring(graph.collapse("blocks").plot().source).get("width")
+        assert int(width.removesuffix("pt")) <= 850  # points: some 1,130 pixels
 
 
 def test_a_picture_is_no_wider_than_the_page(plain):
-    for shown in (plain.collapse("blocks"), diagrams.graph("digraph { a -> b }")):
-        root = ET.fromstring(shown._repr_svg_())
+    for shown in (plain.collapse("blocks"), draw.graph("digraph { a -> b }")):
+        root = ET.fromstring((shown if isinstance(shown, draw.Svg) else shown.plot())._repr_svg_())
         assert "max-width:100%" in root.get("style")
 
 
@@ -306,14 +248,15 @@ def test_torchviz_and_we_draw_the_same_graph():
         loss = (W @ x + 2 * (B @ (A @ x))).square().sum()
         dot = make_dot(loss, params={"A": A, "B": B})
         loss.backward()
-    theirs = diagrams._Source(dot.source)
-    label = {n: look["label"].split("\n") for n, look in theirs.nodes.items()}
-    name = {n: lines[0] for n, lines in label.items() if lines[0].strip()}
-    ends = {b: name[a] for a, b, _ in theirs.edges if name.get(b) == "AccumulateGrad"}
-    # (from, to) against the way of the forward pass, as we draw it
+    theirs = pygraphviz.AGraph(string=dot.source)
+    label = {str(n): n.attr["label"].replace("\\n", "\n").split("\n") for n in theirs.nodes()}
+    name = {n: lines[0].strip() for n, lines in label.items() if lines[0].strip()}
+    edges = [(str(a), str(b)) for a, b in theirs.edges()]
+    ends = {b: name[a] for a, b in edges if name.get(b) == "AccumulateGrad"}
+    # (from, to) against the direction of the forward pass, as we draw it
     wanted = Counter(
         (name[b], ends.get(a, name[a]))
-        for a, b, _ in theirs.edges
+        for a, b in edges
         if a in name and b in name and b not in ends
     )
     found = tape.graph.collapse("operations")
@@ -387,7 +330,8 @@ def test_what_is_empty_or_nothing_can_be_drawn():
     for chart in (Norms({}).plot(), zero.plot(), Saved({}).plot(), Saved({"a.b": 10}).plot()):
         chart._repr_png_()
     assert any("exactly zero" in text for text in texts(zero.plot()))
-    alone = Collapsed("blocks", (Group("g0", "one", "loss", (0,), 1, None, None),), ())
+    group = OperationGroup(key="g0", kind=Kind.LOSS, tower=Kind.LOSS, place="", nodes=(0,), order=1)
+    alone = Collapsed(Level.BLOCKS, (group,), ())
     assert nodes_and_edges(alone.plot())[0] == {"g0"}
 
 

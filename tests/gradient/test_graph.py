@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import mclip_helpers as mh
-from mclip_helpers.gradient.graph import (
+from mclip_helpers.gradient import (
     LEAF,
     LEVELS,
     Call,
@@ -26,6 +26,7 @@ from mclip_helpers.gradient.graph import (
     Graph,
     Node,
     Saved,
+    Verdict,
     Visit,
 )
 from mclip_helpers.names import block_of, clean_name, is_adapter, layer_and_part, short_name
@@ -150,7 +151,7 @@ def graphs(draw) -> Graph:
                 rng.choice([None, 0.0, rng.random()]) for _ in range(rng.choice([1, 2]))
             )
             shapes = tuple(None if n is None else (2, 3) for n in incoming)
-            visits = (Visit(order[i], incoming, (), shapes, ()),)
+            visits = (Visit(order[i], incoming, shapes, (), ()),)
         if i >= size:
             names = () if i - size >= len(NAMES) else (NAMES[i - size],)
             nodes.append(Node(i, LEAF, None, 1, (), names, visits))
@@ -402,11 +403,11 @@ def test_the_norms_stand_in_the_order_of_the_backward_pass(how: str):
 
 def test_a_tower_receives_the_gradient_of_its_features():
     seen = recorded("adapters")
-    groups = {g.kind: g for g in seen.graph.collapse("towers").groups if not g.is_end}
+    groups = {g.kind: g for g in seen.graph.collapse("towers").groups if not g.is_leaf}
     image = seen.results["base_model.model.visual"][-1].grad
     assert groups["image"].norm == about(norm(image))
     assert groups["loss"].norm == about(1)
-    assert {g.label: g.kind for g in seen.graph.collapse("towers").groups if g.is_end} == {
+    assert {g.label: g.kind for g in seen.graph.collapse("towers").groups if g.is_leaf} == {
         f"{2 * len([t for t in towers if t == tower])} matrices A, B": "adapter"
         for towers in [[mh.tower_of(name) for name, _ in mh.lora_layers(seen.model)]]
         for tower in ("image", "text")
@@ -444,7 +445,7 @@ def test_the_path_to_a_weight_is_a_shortest_one_and_its_ways_are_counted(how: st
         assert path.nodes[0].index in seen.graph.roots
         assert all(b.index in a.next for a, b in pairwise(path.nodes))
         assert path.kinds[-1] == ("adapter" if is_adapter(name) else mh.tower_of(name) or "loss")
-        assert f"one of {path.ways:,} ways" in str(path)
+        assert f"one of {path.ways:,} paths" in str(path)
 
 
 def test_the_kinds_along_a_path_are_towers_and_adapters():
@@ -517,7 +518,7 @@ def test_a_whole_name_goes_before_endings():
         ("qkv.lora_C", r"no parameter is called 'qkv\.lora_C'"),
         ("ora_B", "no parameter is called 'ora_B'"),
         ("stages.3.blocks.0.token_mixer.qvk.lora_B", r"Did you mean .*token_mixer\.qkv\.lora_B"),
-        ("lora_B", r"'lora_B' fits \d+ parameters \(visual.*, …\): say more of it"),
+        ("lora_B", r"'lora_B' fits \d+ parameters \(visual.*, …\): give more of the name"),
         ("stem.0.conv_kxk.0.conv.weight", "is not in this graph: requires_grad is False"),
         ("", "no parameter is called ''"),
     ],
@@ -624,9 +625,9 @@ def test_an_input_that_wants_a_gradient_is_no_weight():
     with mh.trace(layer) as tape:
         layer(x).sum().backward()
     for level in LEVELS:
-        labels = [g.label for g in check_groups(tape.graph, level).groups if g.is_end]
+        labels = [g.label for g in check_groups(tape.graph, level).groups if g.is_leaf]
         assert "1 input" in labels
-    assert sorted(g.label for g in tape.graph.collapse("towers").groups if g.is_end) == [
+    assert sorted(g.label for g in tape.graph.collapse("towers").groups if g.is_leaf) == [
         "1 input",
         "2 weights",
     ]
@@ -636,13 +637,13 @@ def test_leaves_say_how_many_were_reached():
     zero, fine, unused = (nn.Parameter(torch.ones(2)) for _ in range(3))
     with mh.trace({"zero": zero, "fine": fine, "unused": unused}) as tape:
         (zero * 0 + fine + unused).sum().backward(inputs=[zero, fine])
-    [weights] = [g for g in tape.graph.collapse("towers").groups if g.is_end]
+    [weights] = [g for g in tape.graph.collapse("towers").groups if g.is_leaf]
     assert (weights.label, weights.note) == (
         "3 weights",
-        "1 reached, 1 exactly zero, 1 not visited",
+        "1 reached, 1 exactly zero, 1 not reached",
     )
-    notes = {g.label: g.note for g in tape.graph.collapse("modules").groups if g.is_end}
-    assert notes == {"zero": "exactly zero", "fine": "", "unused": "not visited"}
+    notes = {g.label: g.note for g in tape.graph.collapse("modules").groups if g.is_leaf}
+    assert notes == {"zero": "exactly zero", "fine": "", "unused": "not reached"}
 
 
 def test_a_graph_says_how_large_it_is():
@@ -700,8 +701,8 @@ def test_before_a_backward_pass_no_adapter_is_reached_and_the_rest_is_frozen():
     found = mh.gradients(peft)
     layers = len(list(mh.lora_layers(peft)))
     assert len(found) == len(list(peft.parameters()))
-    assert found.count("not reached") == 2 * layers > 0
-    assert found.count("not reached", "A") == found.count("not reached", "B") == layers
+    assert found.count("not_reached") == 2 * layers > 0
+    assert found.count("not_reached", "A") == found.count("not_reached", "B") == layers
     assert found.count("frozen") == len(found) - 2 * layers
     assert all(g.norm is None for g in found)
     assert set(found.dead) == set(found.adapters)
@@ -715,10 +716,10 @@ def test_after_it_every_b_it_came_to_is_reached_and_every_a_is_exactly_zero():
             if g.part in ("A", "B"):
                 towers.setdefault((g.tower, g.part), set()).add(g.verdict)
         assert towers == {
-            ("image", "A"): {"exactly zero"},
-            ("image", "B"): {"reached"},
-            ("text", "A"): {"not reached"},
-            ("text", "B"): {"not reached"},
+            ("image", "A"): {Verdict.ZERO},
+            ("image", "B"): {Verdict.REACHED},
+            ("text", "A"): {Verdict.NOT_REACHED},
+            ("text", "B"): {Verdict.NOT_REACHED},
         }
         named = [name for name, _ in mh.lora_layers(seen.model)]
         assert found.dead == tuple(name for name in named if mh.tower_of(name) == "text")
@@ -748,7 +749,7 @@ def test_a_recorded_gradient_is_the_one_that_lies_there(how: str):
     for there, came in zip(mh.gradients(seen.model), seen.graph.gradients, strict=True):
         assert (there.name, there.verdict, there.shape) == (came.name, came.verdict, came.shape)
         assert there.norm == came.norm
-        assert bool(came.why) == (came.verdict != "reached")
+        assert bool(came.why) == (came.verdict != Verdict.REACHED)
 
 
 def test_gradients_of_a_plain_model_have_the_names_of_its_layers():
@@ -758,7 +759,7 @@ def test_gradients_of_a_plain_model_have_the_names_of_its_layers():
     found = {(g.layer, g.part): g.verdict for g in mh.gradients(model)}
     assert found.keys() == {("0", "weight"), ("0", "bias"), ("2", "weight"), ("2", "bias")}
     assert found["0", "bias"] == "frozen"
-    assert found["2", "bias"] == "reached"
+    assert found["2", "bias"] == Verdict.REACHED
     assert mh.gradients(model).adapters == {}
     assert mh.gradients(model).dead == ()
 
@@ -767,8 +768,8 @@ def test_a_dead_layer_is_told_from_one_with_a_gradient_of_zero():
     used, unused = nn.Linear(1, 1), nn.Linear(1, 1)
     (0 * used(torch.ones(1, 1))).sum().backward()
     found = mh.gradients(nn.ModuleList([used, unused]))
-    assert found.count("exactly zero") == 2
-    assert found.count("not reached") == 2
+    assert found.count("zero") == 2
+    assert found.count("not_reached") == 2
 
 
 def test_the_table_counts_verdicts_with_their_reasons_the_reached_first():

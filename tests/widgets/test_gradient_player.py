@@ -14,11 +14,18 @@ from conftest import fresh
 from torch import nn
 
 import mclip_helpers as mh
-from mclip_helpers.draw import diagrams
-from mclip_helpers.draw.strip import ROWS, _span, frames
+from mclip_helpers.draw import graphviz
+from mclip_helpers.draw.strip_map import ROWS, span
+from mclip_helpers.gradient import Graph
 from mclip_helpers.gradient.derivatives import in_words, stem
-from mclip_helpers.gradient.graph import Graph, short_number
-from mclip_helpers.widgets.gradient_player import HIGH, WIDE, _centres, player
+from mclip_helpers.gradient.words import short_number
+from mclip_helpers.widgets.gradient_map import HIGH, WIDE
+from mclip_helpers.widgets.gradient_player import player
+
+
+def frames(graph: Graph, *arguments) -> mh.draw.Chart:
+    return graph.frames(*arguments).plot()
+
 
 IMAGE_B = "stages.3.blocks.0.token_mixer.qkv.lora_B"
 
@@ -56,6 +63,19 @@ def sequential() -> Graph:
     with mh.trace(model) as tape:
         model(torch.randn(3, 4)).square().mean().backward()
     return tape.graph
+
+
+def centres(svg: str) -> dict[str, tuple[float, float]]:
+    """The middle of each box in the drawing, by its group's key."""
+    dx, dy = map(float, re.search(r"translate\(([-\d.]+)[ ,]([-\d.]+)\)", svg).groups())
+    found = {}
+    for piece in svg.split('<g id="node-')[1:]:
+        drawn = re.search(r'\b(?:d|points)="([^"]+)"', piece)[1]
+        numbers = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", drawn)]
+        xs, ys = numbers[::2], numbers[1::2]
+        middle = (min(xs) + max(xs)) / 2 + dx, (min(ys) + max(ys)) / 2 + dy
+        found[piece[: piece.index('"')]] = middle
+    return found
 
 
 class Handles:
@@ -220,7 +240,7 @@ def test_the_running_group_is_always_inside_of_the_window(graph):
         shown = played(graph, level=level)
         source = shown.image.value
         _, _, width, _ = map(float, re.search(r'viewBox="([^"]+)"', source)[1].split())
-        places = dict(_centres(source))
+        places = centres(source)
         assert len(places) == len(graph.collapse(level).groups)
         for n in (1, 40, 150, 249, 366):
             shown.slider.value = n
@@ -254,18 +274,14 @@ def test_every_level_can_be_played(graph, level):
     assert shown.glowing == {g.key for g in groups if graph.order[99].index in g.nodes}
 
 
-def test_without_graphviz_the_map_shows_the_same(graph, monkeypatch):
-    monkeypatch.setattr(
-        diagrams, "graph", lambda s: mh.draw.Svg(diagrams._drawn_by_matplotlib(diagrams._Source(s)))
-    )
-    shown = played(graph)
-    shown.slider.value = 38
-    groups = graph.collapse("blocks").groups
-    assert set(dict(_centres(shown.image.value))) == {g.key for g in groups}
-    assert shown.empty == {g.key for g in groups if g.kind != "dark" and g.order > 38}
-    labels = [s for s, _ in shown.rules("label-") if "text" in s]
-    assert {re.search(r'label-([^"]+)"', s)[1] for s in labels} == shown.empty
-    assert all(f'id="label-{key}"' in shown.image.value for key in shown.empty)
+def test_without_graphviz_the_groups_are_listed_and_everything_else_works(graph, monkeypatch):
+    monkeypatch.setattr(graphviz, "pygraphviz", None)
+    shown = played(graph, IMAGE_B)
+    assert html.escape(repr(graph.collapse("blocks")).splitlines()[0]) in shown.image.value
+    assert "pygraphviz, which is not installed" in shown.image.value
+    shown.play()
+    assert shown.slider.value == graph.leaf(IMAGE_B).order
+    assert "Arrived" in shown.panel
 
 
 # ---------------------------------------------------------------------------------------- controls
@@ -413,7 +429,7 @@ def test_a_tensor_by_name_and_a_model_without_towers_can_be_played():
 def test_algebra_without_modules_is_shown_operation_by_operation():
     graph = toy()
     shown = played(graph)
-    assert len(dict(_centres(shown.image.value))) == len(graph.nodes)
+    assert len(centres(shown.image.value)) == len(graph.nodes)
 
 
 def test_inputs_without_a_name_are_no_place_to_stop():
@@ -479,7 +495,7 @@ def test_a_graph_in_which_nothing_ran_is_refused(graph, function):
 def test_a_parameter_that_is_not_there_is_refused_with_the_graphs_own_words(graph, function):
     with pytest.raises(ValueError, match="no parameter is called 'lora_C'"):
         function(graph, "lora_C")
-    with pytest.raises(ValueError, match="say more of it"):
+    with pytest.raises(ValueError, match="give more of the name"):
         function(graph, "lora_B")
     with pytest.raises(ValueError, match="is not in this graph"):
         function(graph, "visual.trunk.stem.0.conv_kxk.0.conv.weight")
@@ -506,7 +522,7 @@ def test_the_six_frames_tell_the_story_of_an_adapter(graph):
     found = texts(frames(graph, IMAGE_B))
     titles = [
         "the loss, where it begins",
-        "the ways to the towers part",
+        "the paths to the towers part",
         "into the image tower",
         "into its block, stages.3.blocks.0",
         "lora_B: arrived",
@@ -606,9 +622,9 @@ def test_a_graph_of_no_parameters_has_frames_too():
 
 
 def test_labels_of_blocks_that_share_a_row_say_which():
-    assert _span(["resblocks.11", "resblocks.10", "resblocks.9"]) == "resblocks.11…9"
-    assert _span(["stages.3.blocks.0", "stages.3.pos_emb"]) == "stages.3 × 2"
-    assert _span(["head", "final_conv", "stem"]) == "head + 2"
+    assert span(["resblocks.11", "resblocks.10", "resblocks.9"]) == "resblocks.11…9"
+    assert span(["stages.3.blocks.0", "stages.3.pos_emb"]) == "stages.3 × 2"
+    assert span(["head", "final_conv", "stem"]) == "head + 2"
 
 
 def test_frames_are_ten_inches_wide(graph):
