@@ -21,7 +21,7 @@ from .data.pairs import (
 from .data.sources import folder_dataset, hub_dataset, shard_dataset, xm3600
 from .evaluation import Retrieval, embed, evaluate, retrieval, zero_shot
 from .files import data_folder
-from .gradient import Cause, Verdict, gradients, in_words, trace
+from .gradient import Cause, Reason, Verdict, gradients, in_words, trace
 from .lora.adapters import (
     base_state_dict,
     load_adapter,
@@ -67,6 +67,7 @@ __all__ = [
     "OutOfMemory",
     "Pair",
     "PictureDataset",
+    "Reason",
     "Recipe",
     "Retrieval",
     "SplitAttention",

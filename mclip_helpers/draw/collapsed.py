@@ -50,7 +50,7 @@ def lay_out_groups(shown: Collapsed) -> Drawing:
 def kinds_of(groups: Iterable[Group]) -> list[Kind]:
     """The kinds that occur, in the order of the legend."""
     occur = {group.kind for group in groups}
-    return [kind for kind in KINDS if kind in occur]
+    return [kind for kind in Kind if kind in occur]
 
 
 def _box(group: Group, shown: Collapsed) -> str:

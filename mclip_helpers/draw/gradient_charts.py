@@ -17,12 +17,11 @@ from ..gradient.nodes import Node
 from ..gradient.paths import Path
 from ..gradient.reasons import Verdict
 from ..gradient.saved import Saved
-from ..gradient.words import KINDS, VERDICTS, short_number
+from ..gradient.words import KINDS, short_number
 from ..names import short_name
 from .base import bare
 from .colours import COLOURS, GREY
 
-ZERO = VERDICTS[Verdict.ZERO]
 OPERATIONS_SHOWN = 5  # of one module in a row of a path's chart
 
 
@@ -89,7 +88,7 @@ def _bar(axes: Axes, y: float, norm: float | None, floor: float, colour: str) ->
         axes.barh(y, norm - floor, 0.72, left=floor, color=colour)
         text = short_number(norm)
     else:
-        text = VERDICTS[Verdict.NOT_REACHED] if norm is None else ZERO
+        text = str(Verdict.NOT_REACHED if norm is None else Verdict.ZERO)
     axes.text(norm or floor, y, f" {text}", va="center", fontsize=8)
 
 

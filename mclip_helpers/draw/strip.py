@@ -13,9 +13,9 @@ from ..display import Chart, picture_of
 from ..gradient.derivatives import in_words, stem
 from ..gradient.kinds import Kind, Scene
 from ..gradient.nodes import BackwardGraph, Node
-from ..gradient.reasons import Verdict
+from ..gradient.reasons import Verdict, join_reasons
 from ..gradient.scenes import Frame, Frames
-from ..gradient.words import KINDS, SCENES, VERDICTS, short_number, why
+from ..gradient.words import KINDS, SCENES, short_number
 from ..names import is_adapter, layer_and_part, short_name
 from .collapsed import kinds_of
 from .colours import COLOURS, GREY, INK, LINE, BoxStyle, box_style, tint
@@ -115,7 +115,7 @@ def _what_happens(graph: BackwardGraph, node: Node) -> str:
     if node.norm_in:
         return f"arrived: {norm}, now in its .grad"
     reasons = next((g.reasons for g in graph.gradients if g.name == node.where), ())
-    return ": ".join(filter(None, (VERDICTS[Verdict.ZERO], why(reasons))))
+    return ": ".join(filter(None, (str(Verdict.ZERO), join_reasons(reasons))))
 
 
 def _nowhere(graph: BackwardGraph, node: Node) -> str:

@@ -100,9 +100,9 @@ class LeafGroup(Group):
         if self.verdicts == (Verdict.REACHED,):
             return ""
         if len(self.verdicts) == 1:
-            return words.VERDICTS[self.verdicts[0]]
+            return str(self.verdicts[0])
         count = Counter(self.verdicts)
-        return ", ".join(f"{count[v]} {words.VERDICTS[v]}" for v in Verdict if count[v])
+        return ", ".join(f"{count[v]} {v}" for v in Verdict if count[v])
 
 
 @dataclass(frozen=True, kw_only=True)

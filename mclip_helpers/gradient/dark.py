@@ -24,13 +24,15 @@ def dark_groups(
     groups: list[DarkGroup] = []
     edges: list[tuple[str, str]] = []
     by_tower: dict[Kind, list[tuple[str, list[Call]]]] = {}
+    lit_places = {(group.kind, group.place) for group in lit if group.place}
     for (tower, place), calls in _dark_calls(graph, level, within).items():
-        by_tower.setdefault(tower, []).append((place, calls))
+        if (tower, place) not in lit_places:
+            by_tower.setdefault(tower, []).append((place, calls))
     for tower, places in by_tower.items():
         bright = [group for group in lit if group.kind is tower]
         own = [
             DarkGroup(
-                key=f"d{len(groups) + i}",
+                key=f"d{number}",
                 kind=Kind.DARK,
                 tower=tower,
                 place=place,
@@ -38,8 +40,7 @@ def dark_groups(
                 weights=sum({call.module: call.weights for call in calls}.values()),
                 is_rest=bool(bright),
             )
-            for i, (place, calls) in enumerate(places)
-            if not place or place not in {group.place for group in bright}
+            for number, (place, calls) in enumerate(places, start=len(groups))
         ]
         # The last group that the backward pass reached hands nothing on to the dark.
         reached = [group for group in bright if group.order is not None]

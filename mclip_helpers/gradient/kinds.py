@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum, StrEnum, auto
+from enum import StrEnum, auto
 
 
 class Level(StrEnum):
@@ -34,7 +34,7 @@ class Kind(StrEnum):
     DARK = auto()  # modules that ran and left no node: no gradient is computed there
 
 
-class Darkness(Enum):
+class Darkness(StrEnum):
     """Why a module that ran left no node in the graph."""
 
     NO_GRAD = auto()
@@ -42,7 +42,7 @@ class Darkness(Enum):
     FROZEN = auto()  # nothing in it needs a gradient
 
 
-class Scene(Enum):
+class Scene(StrEnum):
     """What one frame of the strip shows. Some have a name: a parameter, tower, block or layer."""
 
     LOSS = auto()

@@ -11,6 +11,7 @@ from ..names import clean_name, is_adapter
 from . import words
 from .kinds import Kind
 from .nodes import BackwardGraph, Node
+from .reasons import join_reasons
 from .verdicts import Gradient
 
 
@@ -105,7 +106,7 @@ def find_leaf(graph: BackwardGraph, name: str) -> Node:
     for node in graph.leaves.values():
         if clean_name(node.parameters[0]) == gradient.name:
             return node
-    raise ValueError(f"{fits[0]} is not in this graph: {words.why(gradient.reasons)}")
+    raise ValueError(f"{fits[0]} is not in this graph: {join_reasons(gradient.reasons)}")
 
 
 def _parameters(graph: BackwardGraph) -> dict[str, Gradient]:

@@ -1,21 +1,30 @@
-"""What can be said of a parameter after a backward pass, as values. The words are in `words`."""
+"""What can be said of a parameter after a backward pass, as values; `str()` puts it in words."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum, StrEnum, auto
+from enum import StrEnum, auto
+
+from . import words
 
 
 class Verdict(StrEnum):
-    """What the backward pass did for one parameter."""
+    """What the backward pass did for one parameter. It equals its name: "reached", "zero", …"""
 
     REACHED = auto()  # a gradient arrived, and is not zero
     ZERO = auto()  # a gradient arrived, and every number in it is zero
     NOT_REACHED = auto()  # no gradient arrived
     FROZEN = auto()  # requires_grad is False
 
+    def __str__(self) -> str:
+        return words.VERDICTS[self]
 
-class Cause(Enum):
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+
+class Cause(StrEnum):
     """Why a parameter has no gradient, or one of zeros, or will not be changed by it.
 
     Which data a `Reason` of this cause carries stands behind it.
@@ -47,3 +56,16 @@ class Reason:
     parameter: str = ""
     part: str = ""
     operation: str = ""
+
+    def __str__(self) -> str:
+        nowhere = words.THE_LOSS if self.cause is Cause.ZERO_MADE else words.THE_MODEL
+        return words.CAUSES[self.cause].format(
+            module=self.module or nowhere,
+            parameter=self.part or self.parameter,
+            operation=self.operation,
+        )
+
+
+def join_reasons(reasons: Iterable[Reason]) -> str:
+    """Several reasons in one line; empty if there is none."""
+    return "; ".join(map(str, reasons))

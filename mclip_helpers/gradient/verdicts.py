@@ -9,8 +9,7 @@ import torch
 
 from ..display import Drawable, Table
 from ..names import clean_name, is_adapter, layer_and_part, tower_of
-from . import words
-from .reasons import Cause, Reason, Verdict
+from .reasons import Cause, Reason, Verdict, join_reasons
 
 ORDER = (Verdict.REACHED, Verdict.ZERO, Verdict.NOT_REACHED, Verdict.FROZEN)
 
@@ -79,7 +78,7 @@ class Gradient:
     @property
     def why(self) -> str:
         """`reasons` in words."""
-        return words.why(self.reasons)
+        return join_reasons(self.reasons)
 
 
 class Gradients(tuple[Gradient, ...], Drawable):
@@ -130,7 +129,7 @@ class Gradients(tuple[Gradient, ...], Drawable):
         for g in self:
             alike.setdefault((g.verdict, g.reasons), []).append(g)
         rows = [
-            [words.VERDICTS[verdict], len(group), words.why(reasons), _one_of(group)]
+            [verdict, len(group), join_reasons(reasons), _one_of(group)]
             for (verdict, reasons), group in sorted(
                 alike.items(), key=lambda item: ORDER.index(item[0][0])
             )

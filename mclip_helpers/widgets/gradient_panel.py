@@ -12,8 +12,8 @@ from ..gradient.derivatives import in_words, stem
 from ..gradient.graph import Graph
 from ..gradient.kinds import Kind
 from ..gradient.nodes import Node
-from ..gradient.reasons import Cause, Reason
-from ..gradient.words import KINDS, short_number, short_shape, why
+from ..gradient.reasons import Cause, Reason, join_reasons
+from ..gradient.words import KINDS, short_number, short_shape
 from ..names import is_adapter
 from .gradient_map import FAINT, HIGH
 
@@ -167,7 +167,7 @@ def _origin(node: Node) -> str:
 
 def _because(reasons: tuple[Reason, ...]) -> str:
     """Why only zeros arrived, and what follows where it is the other matrix of the adapter."""
-    text = f": {html.escape(why(reasons))}." if reasons else "."
+    text = f": {html.escape(join_reasons(reasons))}." if reasons else "."
     if any(r.cause is Cause.ZERO_FACTOR and r.part == "B" for r in reasons):
         text += " After the first step of the optimizer B is no longer zero, and A learns."
     return text
