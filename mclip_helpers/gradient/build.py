@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -119,8 +119,6 @@ def _calls(
     in_graph = sorted(numbers.values())
     calls = []
     for i, call in enumerate(recording.calls.calls):
-        made_nodes = call.recorded and call.last > call.first
-        are_there = bisect_left(in_graph, call.first) < bisect_left(in_graph, call.last)
         calls.append(
             Call(
                 module=call.module,
@@ -129,11 +127,18 @@ def _calls(
                 weights=recording.inventory.weights[call.module],
                 recorded=call.recorded,
                 needs_gradient=call.needs_gradient,
-                lost=made_nodes and not are_there,
+                lost=call.recorded and _made_nodes_elsewhere(call, in_graph),
                 inside=call.inside,
             )
         )
     return tuple(calls)
+
+
+def _made_nodes_elsewhere(call: RunningCall, in_graph: Sequence[int]) -> bool:
+    """Whether a call made nodes, by calling others too, of which none is in the graph."""
+    if call.last == call.first:
+        return False
+    return bisect_left(in_graph, call.first) == bisect_left(in_graph, call.last)
 
 
 def _gradients(recording: Recording, graph: Graph) -> Iterator[Gradient]:

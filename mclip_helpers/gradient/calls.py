@@ -90,18 +90,25 @@ class CallLog:
         name = self._names.get(module)
         if name is None or self.paused or threading.get_ident() != self._thread:
             return
-        # An interrupt may have left calls within this one without their hook.
-        depth = next((i for i in reversed(self._running) if self.calls[i].module == name), None)
-        if depth is None:
+        running = self._running
+        is_innermost = running and self.calls[running[-1]].module == name
+        if not is_innermost and not self._drop_interrupted(name):
             return
-        number = sequence_number()
-        while True:
-            last = self._running.pop()
-            self.calls[last].last = number
-            if last == depth:
-                break
-        self.calls[depth].needs_gradient = _needs_gradient(output)
+        call = self.calls[running.pop()]
+        call.last = number = sequence_number()
+        call.needs_gradient = _needs_gradient(output)
         self._mark(number)
+
+    def _drop_interrupted(self, name: str) -> bool:
+        """End the calls within that of `name`, which an interrupt has left without their hook.
+
+        Returns whether a call of `name` is running at all.
+        """
+        if not any(self.calls[i].module == name for i in self._running):
+            return False
+        while self.calls[self._running[-1]].module != name:
+            self.calls[self._running.pop()].last = sequence_number()
+        return True
 
     def _mark(self, number: int) -> None:
         self._since.append(number)

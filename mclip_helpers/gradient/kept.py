@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
-from itertools import count
 
 import torch
 
@@ -13,14 +12,13 @@ from .saved import Saved
 
 
 class SavedTensor:
-    """A tensor that autograd keeps; `number` counts them in the order in which they were saved."""
+    """A tensor that autograd keeps, and the module that ran when it was saved."""
 
-    __slots__ = ("__weakref__", "module", "number", "tensor", "version")
+    __slots__ = ("__weakref__", "module", "tensor", "version")
 
-    def __init__(self, tensor: torch.Tensor, module: str, number: int):
+    def __init__(self, tensor: torch.Tensor, module: str):
         # Detached: else the node that keeps it would keep itself alive through it.
-        self.tensor, self.version = tensor.detach(), tensor._version
-        self.module, self.number = module, number
+        self.tensor, self.version, self.module = tensor.detach(), tensor._version, module
 
     def unpack(self) -> torch.Tensor:
         """Give the tensor back to autograd.
@@ -37,12 +35,14 @@ class SavedTensor:
 
 
 class SavedTensors:
-    """All tensors that autograd keeps at the moment; `module` tells which module is running."""
+    """All tensors that autograd saves; `module` tells which module is running.
+
+    They are held weakly: autograd alone decides how long it keeps them.
+    """
 
     def __init__(self, module: Callable[[], str]):
         self._module = module
-        self._number = count()
-        self._kept: weakref.WeakSet[SavedTensor] = weakref.WeakSet()
+        self._saved: list[weakref.ref[SavedTensor]] = []
 
     def hooks(self) -> torch.autograd.graph.saved_tensors_hooks:
         """A context in which every tensor that autograd saves is noted."""
@@ -54,17 +54,17 @@ class SavedTensors:
                 f"autograd saves a sparse tensor ({tensor.layout}) of shape {tuple(tensor.shape)}: "
                 f"the recorder counts the bytes of dense tensors only"
             )
-        saved = SavedTensor(tensor, self._module(), next(self._number))
-        self._kept.add(saved)
+        saved = SavedTensor(tensor, self._module())
+        self._saved.append(weakref.ref(saved))
         return saved
 
     def count(self, of_the_model: Iterable[torch.Tensor]) -> Saved:
-        """The bytes that are kept now, each piece of memory once."""
+        """The bytes that are kept now; memory that two modules saved counts for the first."""
         the_models = {tensor.untyped_storage().data_ptr() for tensor in of_the_model}
         counted: set[int] = set()
         modules: dict[str, int] = {}
         in_the_model = 0
-        for saved in sorted(self._kept, key=lambda saved: saved.number):
+        for saved in [kept for ref in self._saved if (kept := ref()) is not None]:
             memory = saved.tensor.untyped_storage()
             if memory.data_ptr() in counted:
                 continue
@@ -77,4 +77,4 @@ class SavedTensors:
 
     def forget(self) -> None:
         """Hold on to nothing any more."""
-        self._kept.clear()
+        self._saved.clear()
