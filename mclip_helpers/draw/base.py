@@ -23,7 +23,7 @@ from ..lora.inject import lora_layers, why_not
 from ..names import block_of, clean_name, short_name, tower_of
 
 if TYPE_CHECKING:
-    from ..data.pairs import PictureDataset
+    from ..data import PictureDataset
     from ..gradient.graph import Gradients
     from ..training.loop import History
 
