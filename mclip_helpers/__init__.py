@@ -7,18 +7,24 @@ Folders mirror the notebooks, from what comes first to what uses it:
 """
 
 from . import draw, widgets
-from .data.emoji import SPLITS, draw_emoji, emoji_catalogue, emoji_dataset
-from .data.images import on_white
-from .data.pairs import (
+from .data import (
+    SPLITS,
     DataError,
     DistinctBatches,
     Pair,
     PictureDataset,
+    draw_emoji,
+    emoji_catalogue,
+    emoji_dataset,
+    folder_dataset,
+    hub_dataset,
     loader,
+    on_white,
     set_epoch,
+    shard_dataset,
     split,
+    xm3600,
 )
-from .data.sources import folder_dataset, hub_dataset, shard_dataset, xm3600
 from .evaluation import Retrieval, embed, evaluate, retrieval, zero_shot
 from .files import data_folder
 from .gradient import Cause, Reason, Verdict, gradients, in_words, trace

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from .data.pairs import PictureDataset
+from .data import PictureDataset
 from .model.clip import Clip
 
 

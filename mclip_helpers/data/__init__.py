@@ -1,0 +1,41 @@
+"""Captioned pictures: read them, group what is equally good, split without leaks, make batches.
+
+What the modules hold, each using only those above it:
+
+    images        any picture file as RGB, and a digest of its pixels
+    pairs         Pair and PictureDataset, and which pairs are equally good
+    duplicates    near-duplicates, by a perceptual hash
+    splits        train, val and test, without leaks
+    batches       batches without false negatives, and the loader
+    emoji         the dataset of the notebooks
+    reader        what the sources of your own pictures share: read all, then report every problem
+    folder · hub · shards
+"""
+
+from .batches import DistinctBatches, loader, set_epoch
+from .emoji import draw_emoji, emoji_catalogue, emoji_dataset
+from .folder import folder_dataset
+from .hub import hub_dataset, xm3600
+from .images import on_white
+from .pairs import DataError, Pair, PictureDataset
+from .shards import shard_dataset
+from .splits import SPLITS, split
+
+__all__ = [
+    "SPLITS",
+    "DataError",
+    "DistinctBatches",
+    "Pair",
+    "PictureDataset",
+    "draw_emoji",
+    "emoji_catalogue",
+    "emoji_dataset",
+    "folder_dataset",
+    "hub_dataset",
+    "loader",
+    "on_white",
+    "set_epoch",
+    "shard_dataset",
+    "split",
+    "xm3600",
+]

@@ -1,4 +1,4 @@
-"""The emoji as a dataset: some 1,600 things in two drawing styles, named in two languages."""
+"""The emoji as a dataset: some 1,600 concepts in two drawing styles, named in two languages."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 from .images import digest, on_white
 from .pairs import Pair, PictureDataset
+from .splits import SPLITS
 
 EMOJI_SIZE = 72
 STYLES = ("twemoji", "openmoji")
-SPLITS = ("train", "val", "test")
+LANGUAGES = ("en", "ko")
 PEOPLE = ("man", "woman", "person", "men", "women", "people", "boy", "girl", "child", "adult")
-VARIANTS = {"merman": "merperson", "mermaid": "merperson", "older": "old"}  # one thing, two words
+VARIANTS = {"merman": "merperson", "mermaid": "merperson", "older": "old"}  # of one concept
 CREDITS = {
     "twemoji": "Twemoji pictures: © Twitter, Inc. and other contributors, CC-BY 4.0",
     "openmoji": "OpenMoji pictures: © the OpenMoji project (openmoji.org), CC-BY-SA 4.0",
@@ -26,7 +27,10 @@ CREDITS = {
 
 @dataclass(frozen=True)
 class Emoji:
-    """One emoji that both styles can draw. `family` decides its split (see `emoji_catalogue`)."""
+    """One emoji that both styles can draw, with its names in English and Korean.
+
+    `code` is the name of its Twemoji file; `family` decides its split (see `emoji_catalogue`).
+    """
 
     char: str
     code: str
@@ -38,11 +42,11 @@ class Emoji:
 
 @functools.cache
 def emoji_catalogue() -> tuple[Emoji, ...]:
-    """Every emoji with a Twemoji picture and a name, without skin tones and flags.
+    """Every emoji with a Twemoji picture, without skin tones and flags, sorted by code.
 
-    A family is what the English name is about (see `_family_of`), and lies in one split as a
-    whole: about 40 % of the emoji in "train", 10 % in "val", 50 % in "test". A hash of the family
-    decides, so that new emoji in a later package do not move the others.
+    Emoji whose English names are about the same thing (see `_family_of`) are a family, which is in
+    one split as a whole. About 40 % of the emoji are in "train", 10 % in "val" and 50 % in "test".
+    A hash of the family decides, so that emoji added by a later package do not move the others.
     """
     import emoji
 
@@ -58,17 +62,17 @@ def emoji_catalogue() -> tuple[Emoji, ...]:
         code = _twemoji_code(char)
         if code is None:
             continue
-        en, ko = (names[lang].strip(":").replace("_", " ") for lang in ("en", "ko"))
+        en, ko = (names[lang].strip(":").replace("_", " ") for lang in LANGUAGES)
         family = _family_of(en)
         catalogue.append(Emoji(char, code, en, ko, family, _split_of(family)))
     return tuple(sorted(catalogue, key=lambda e: e.code))
 
 
 def _family_of(name: str) -> str:
-    """The last word that does not say who: both "man cook" and "deaf man" keep the other word.
+    """The last word that is not in PEOPLE: "cook" for "man cook", "deaf" for "deaf man".
 
-    Who does it, and which way they face, makes a variant and not another thing. Some variants
-    even have the same pixels ("kiss" and "kiss woman man"), which no two splits may share.
+    Who is shown, and which way they face, makes a variant and not another concept. Some variants
+    even have the same pixels ("kiss" and "kiss woman man"), which two splits must not share.
     """
     words = name.removesuffix(" facing right").split()
     while len(words) > 1 and words[-1] in PEOPLE:
@@ -98,8 +102,6 @@ def _twemoji_folder() -> Path:
 
 @functools.cache
 def _openmoji_font() -> ImageFont.FreeTypeFont:
-    from PIL import features
-
     if not features.check("raqm"):
         raise RuntimeError(
             "this Pillow was built without Raqm, which joins the parts of an emoji such as "
@@ -110,7 +112,7 @@ def _openmoji_font() -> ImageFont.FreeTypeFont:
 
 
 def _twemoji_code(char: str) -> str | None:
-    """The name of the emoji's Twemoji file: its code points, if need be without U+FE0F."""
+    """The emoji's code points as in the name of its Twemoji file, some of which omit U+FE0F."""
     for points in (char, char.replace("\ufe0f", "")):
         code = "-".join(f"{ord(c):x}" for c in points)
         if (_twemoji_folder() / f"{code}.png").exists():
@@ -119,7 +121,7 @@ def _twemoji_code(char: str) -> str | None:
 
 
 def draw_emoji(emoji: Emoji, style: str) -> Image.Image:
-    """The picture of one emoji, 72×72 RGBA. `style` is "twemoji" or "openmoji"."""
+    """The picture of one emoji, 72×72 RGBA. ValueError if `style` is not one of STYLES."""
     if style == "twemoji":
         return Image.open(_twemoji_folder() / f"{emoji.code}.png").convert("RGBA")
     if style == "openmoji":
@@ -138,7 +140,7 @@ def _emoji_picture(emoji: Emoji, style: str) -> Image.Image:
 
 
 def _emoji_copy(emoji: Emoji, style: str) -> Image.Image:
-    """A picture of one's own: drawing on it must not change what the dataset gives next."""
+    """A copy of the cached picture: drawing on it must not change what the dataset gives next."""
     return _emoji_picture(emoji, style).copy()
 
 
@@ -147,10 +149,10 @@ def emoji_dataset(
 ) -> PictureDataset:
     """The emoji of one `split` (None: all) in one `style`, named in `language` ("en" or "ko").
 
-    72×72 RGB on white. `nano` was trained on every emoji in Twemoji's style, and on none in
-    OpenMoji's. ValueError for an unknown style, split or language.
+    The pictures are 72×72 RGB on white. `nano` was trained on all emoji in Twemoji's style, and on
+    none in OpenMoji's. Raises ValueError for an unknown style, split or language.
     """
-    for value, allowed in ((style, STYLES), (split, (None, *SPLITS)), (language, ("en", "ko"))):
+    for value, allowed in ((style, STYLES), (split, (None, *SPLITS)), (language, LANGUAGES)):
         if value not in allowed:
             raise ValueError(f"{value!r} is not one of {allowed}")
     pairs = []

@@ -21,12 +21,22 @@ from torch import nn
 from ..display import Chart, Html, Table
 from ..lora.inject import lora_layers, why_not
 from ..names import block_of, clean_name, short_name, tower_of
-from .colours import COLOURS
 
 if TYPE_CHECKING:
-    from ..data.pairs import PictureDataset
-    from ..gradient.verdicts import Gradients
+    from ..data import PictureDataset
+    from ..gradient.graph import Gradients
     from ..training.loop import History
+
+# Distinct for colour-blind readers as well (after Okabe and Ito).
+COLOURS = {
+    "image": "#0072B2",
+    "text": "#D55E00",
+    "loss": "#CC79A7",
+    "adapter": "#009E73",
+    "frozen": "#8A8F98",
+    "model": "#56B4E9",  # of no tower
+    "weights": "#E69F00",  # trained, and no adapter
+}
 
 
 def bare(axes) -> None:

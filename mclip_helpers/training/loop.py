@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from ..data.pairs import PictureDataset, loader, set_epoch
+from ..data import PictureDataset, loader, set_epoch
 from ..evaluation import evaluate
 from ..lora.adapters import tensor_bytes
 from ..lora.inject import lora_layers

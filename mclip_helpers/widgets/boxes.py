@@ -8,7 +8,7 @@ import ipywidgets
 import torch
 
 from .. import draw
-from ..data.pairs import PictureDataset
+from ..data import PictureDataset
 from ..evaluation import embed, zero_shot
 from ..model.clip import Clip
 

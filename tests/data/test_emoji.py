@@ -38,7 +38,7 @@ def test_every_emoji_of_the_catalogue_has_a_picture_of_72_by_72_rgb_that_is_not_
         assert inked > 0.02, item
 
 
-def test_no_emoji_looks_the_same_in_both_styles(emoji):
+def test_no_emoji_has_the_same_pixels_in_both_styles(emoji):
     pairs = zip(emoji["twemoji"].pairs, emoji["openmoji"].pairs, strict=True)
     assert [one.captions for one, other in pairs if one.digest == other.digest] == []
 
@@ -181,7 +181,7 @@ def test_pictures_with_the_same_pixels_never_straddle_splits(emoji, style):
     for item, pair in zip(CATALOGUE, emoji[style].pairs, strict=True):
         splits[pair.digest].add(item.split)
         names[pair.digest].append(item.en)
-    assert any(len(same) > 1 for same in names.values()), "there are duplicates to look at"
+    assert any(len(same) > 1 for same in names.values()), "there are duplicates"
     assert [names[digest] for digest, where in splits.items() if len(where) > 1] == []
 
 

@@ -1,18 +1,15 @@
-"""Any kind of picture as RGB, and what names its pixels and its look."""
+"""Any kind of picture as RGB, and the digest of its pixels."""
 
 from __future__ import annotations
 
 import gc
-import io
-import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mclip_helpers.data.images import LOOK_BYTES, digest, look, open_picture
-from mclip_helpers.data.pairs import SAME_LOOK
+from mclip_helpers.data.images import digest, open_picture
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 
@@ -165,19 +162,7 @@ def test_the_file_is_closed_afterwards_so_that_windows_can_delete_it(tmp_path, r
     assert [w for w in recwarn if issubclass(w.category, ResourceWarning)] == []
 
 
-# ---------------------------------------------------------------------------------- digest and look
-
-
-def scene(seed: int, size: tuple[int, int] = (256, 192)) -> Image.Image:
-    """Soft patches of colour, as in a photograph out of focus."""
-    patches = np.random.default_rng(seed).integers(0, 256, (9, 12, 3), dtype=np.uint8)
-    return Image.fromarray(patches).resize(size, Image.Resampling.BICUBIC)
-
-
-def differing(one: Image.Image, other: Image.Image) -> int:
-    """The number of bits in which two looks differ."""
-    a, b = (int.from_bytes(look(picture), "big") for picture in (one, other))
-    return (a ^ b).bit_count()
+# ------------------------------------------------------------------------------------------ digest
 
 
 def test_a_digest_is_equal_for_equal_pixels_alone():
@@ -187,40 +172,3 @@ def test_a_digest_is_equal_for_equal_pixels_alone():
     other.putpixel((3, 5), (254, 0, 0))
     assert digest(red) != digest(other)
     assert digest(red) != digest(Image.new("RGB", (6, 4), RED)), "as many pixels of the same colour"
-
-
-def through_jpeg(picture: Image.Image) -> Image.Image:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=50)
-    return open_picture(buffer.getvalue())
-
-
-COPIES = {
-    "smaller": lambda p: p.resize((p.width // 3, p.height // 3), Image.Resampling.LANCZOS),
-    "larger": lambda p: p.resize((p.width * 2, p.height * 2), Image.Resampling.BICUBIC),
-    "squeezed": lambda p: p.resize((224, 224), Image.Resampling.BICUBIC),
-    "JPEG": through_jpeg,
-    "brighter": lambda p: p.point(lambda value: min(255, value * 1.08)),
-}
-
-
-@pytest.mark.parametrize("copy", COPIES)
-def test_a_copy_looks_the_same_and_another_scene_does_not(copy):
-    for seed in range(10):
-        assert differing(scene(seed), COPIES[copy](scene(seed))) <= SAME_LOOK
-        assert differing(scene(seed), COPIES[copy](scene(seed + 1))) > 2 * SAME_LOOK
-
-
-def test_a_turned_picture_looks_different():
-    assert differing(scene(0), scene(0).transpose(Image.Transpose.FLIP_LEFT_RIGHT)) > SAME_LOOK
-
-
-def test_flat_pictures_of_different_colours_look_different():
-    flat = [Image.new("RGB", (30, 20), colour) for colour in (RED, WHITE, (0, 0, 255), (0, 0, 0))]
-    for one, other in itertools.combinations(flat, 2):
-        assert differing(one, other) > SAME_LOOK
-
-
-def test_a_look_has_its_length_whatever_the_size():
-    for size in ((1, 1), (1, 500), (3000, 20)):
-        assert len(look(Image.new("RGB", size, RED))) == LOOK_BYTES

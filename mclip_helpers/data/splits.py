@@ -1,0 +1,71 @@
+"""Train, val and test without leaks: what is tested was not trained, not even as a copy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+
+from .duplicates import duplicate_groups
+from .pairs import DataError, PictureDataset
+
+SPLITS = ("train", "val", "test")
+
+
+def split(
+    dataset: PictureDataset, val: float = 0.1, test: float = 0.2, seed: int = 0
+) -> dict[str, PictureDataset]:
+    """Split a dataset into "train", "val" and "test"; `val` and `test` are shares of its pairs.
+
+    Pairs that share pixels or a caption, near-duplicates, and all that a chain of these connects,
+    go into the same part. `seed` decides into which; each part keeps the order of the dataset.
+
+    Raises ValueError for shares that leave nothing to train on, and DataError if so many pairs are
+    connected that a part would stay empty or get less than half of its share.
+    """
+    if not (val >= 0 and test >= 0 and val + test < 1):
+        raise ValueError(f"val is {val} and test is {test}; both are shares, with a sum below 1")
+    clusters = _clusters(dataset)
+    sizes = {n: max(1, round(s * len(dataset))) for n, s in (("test", test), ("val", val)) if s}
+    sizes["train"] = len(dataset) - sum(sizes.values())
+    parts: dict[str, list[int]] = {name: [] for name in SPLITS}
+    generator = torch.Generator().manual_seed(seed)
+    for at in torch.randperm(len(clusters), generator=generator).tolist():
+        fitting = (n for n in sizes if len(parts[n]) + len(clusters[at]) <= sizes[n])
+        parts[next(fitting, "train")] += clusters[at]
+    short = [n for n in sizes if not parts[n] or len(parts[n]) < sizes[n] / 2]
+    if short:
+        raise DataError("split", [_why_short(dataset, clusters, short)])
+    return {name: dataset.subset(sorted(part)) for name, part in parts.items()}
+
+
+def _clusters(dataset: PictureDataset) -> list[list[int]]:
+    """The positions of the pairs that have to stay together, in the order of the dataset."""
+    clusters: dict[int, list[int]] = {}
+    for position, group in enumerate(duplicate_groups(dataset)):
+        clusters.setdefault(group, []).append(position)
+    return list(clusters.values())
+
+
+def _why_short(
+    dataset: PictureDataset, clusters: Sequence[Sequence[int]], short: Sequence[str]
+) -> str:
+    """Why the parts `short` can't be filled: what connects the largest cluster, and what to do."""
+    largest = max(clusters, key=len, default=())
+    counts = Counter(caption for i in largest for caption in dataset.pairs[i].captions)
+    [(caption, times)] = counts.most_common(1) or [("", 0)]
+    if times > 1:
+        why = (
+            f"The caption {caption!r} links {times} of these: give them captions of their own, or "
+            f"leave them out with dataset.subset(…)"
+        )
+    elif len(largest) > 1:
+        why = "They look the same: leave copies out with dataset.subset(…)"
+    else:
+        why = "It takes more pictures, or a share of 0"
+    return (
+        f"too little is left for {' and '.join(short)}: the {len(dataset)} pairs fall into "
+        f"{len(clusters)} groups that have to stay on one side, the largest of {len(largest)}. "
+        f"{why}"
+    )
