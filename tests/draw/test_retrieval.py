@@ -67,3 +67,10 @@ def test_probabilities_draws_a_bar_as_long_as_each_share_and_marks_the_largest(t
     found = [[bar.get_facecolor() == marked for bar in row] for row in bars]
     assert found == [[False, True], [True, False]]
     assert [t for t in texts(chart) if "%" in t] == ["25.0%", "75.0%", "90.0%", "10.0%"]
+
+
+def test_ranking_of_captions_that_matplotlib_can_not_write_is_a_chart_all_the_same(twemoji):
+    pairs = [dataclasses.replace(pair, captions=("고양이",)) for pair in twemoji.pairs[:2]]
+    chart = draw.ranking("a cat", torch.tensor([0.5, 0.25]), mh.PictureDataset(pairs))
+    assert isinstance(chart, draw.Chart)
+    assert [axes.get_title() for axes in chart.axes[:2]] == ["0.50 고양이", "0.25 고양이"]
