@@ -1,7 +1,7 @@
-"""How an object shows itself in a notebook: tables, HTML, SVG, and charts of matplotlib.
+"""How an object shows itself in a notebook: tables, HTML, SVG, and matplotlib's figures.
 
-An object that has a picture inherits from `Drawable`. The package `draw` registers the function
-that draws it, so that data never imports what draws it.
+A class whose objects have a picture inherits from `Drawable`. The package `draw` registers the
+function that draws them, so that no class has to import what draws it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ from __future__ import annotations
 import functools
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
 
 class Chart(Figure):
-    """A matplotlib figure that shows itself once, as PNG, wherever it is the value of a cell."""
+    """A matplotlib figure that shows itself as PNG where it is the value of a cell.
+
+    It is made without pyplot, which would show it a second time at the end of the cell.
+    """
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -25,23 +28,23 @@ class Chart(Figure):
 
 
 class Svg:
-    """A drawing that shows itself in a notebook; `source` is the SVG."""
+    """A drawing in SVG, `source`, that shows itself in a notebook."""
 
-    def __init__(self, source: str):
+    def __init__(self, source: str) -> None:
         self.source = source
 
     def __repr__(self) -> str:
         return f"<Svg of {len(self.source):,} characters>"
 
     def _repr_svg_(self) -> str:
-        """As wide as it is, but no wider than the page."""
+        """The drawing in its own size, or smaller where the page is narrower."""
         return self.source.replace("<svg ", '<svg style="max-width:100%;height:auto" ', 1)
 
 
 class Html:
-    """A piece of HTML that shows itself in a notebook; `text` is what it says elsewhere."""
+    """HTML that shows itself in a notebook; elsewhere `text` stands for it."""
 
-    def __init__(self, source: str, text: str):
+    def __init__(self, source: str, text: str) -> None:
         self.source, self.text = source, text
 
     def __repr__(self) -> str:
@@ -54,7 +57,7 @@ class Html:
 class Table:
     """Rows under a header: HTML in a notebook, aligned text elsewhere."""
 
-    def __init__(self, header: Sequence[str], rows: Sequence[Sequence[object]]):
+    def __init__(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         self.header, self.rows = list(header), [[str(cell) for cell in row] for row in rows]
 
     def __str__(self) -> str:
@@ -81,21 +84,27 @@ Picture = Chart | Svg | Html
 
 @functools.singledispatch
 def picture_of(thing: object, *args: Any, **options: Any) -> Picture:
-    """The picture of a `Drawable`. `draw` registers one function for each class."""
+    """The picture of a `Drawable`, by the function that `draw` registered for its class.
+
+    Raises TypeError for an object of another class.
+    """
     raise TypeError(f"there is no picture of a {type(thing).__name__}")
 
 
 class Drawable:
-    """Something that `draw` has a picture of; `plot()` gives the picture."""
+    """An object that has a picture: `plot()` makes it."""
 
     def plot(self, *args: Any, **options: Any) -> Picture:
+        """The picture. The arguments are those of the function that draws it."""
         return picture_of(self, *args, **options)
 
 
 class ShownAsPicture(Drawable):
     """A `Drawable` that shows its picture where it is the value of a cell."""
 
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> Mapping:
+    def _repr_mimebundle_(
+        self, include: object = None, exclude: object = None
+    ) -> dict[str, str | bytes]:
         picture = self.plot()
         if isinstance(picture, Chart):
             return {"image/png": picture._repr_png_()}

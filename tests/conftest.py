@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 import pytest
 import torch
+from PIL import Image
+from shown import HOSTILE
 
 import mclip_helpers as mh
 
@@ -62,6 +64,32 @@ def emoji_pairs() -> mh.PictureDataset:
     dataset = mh.emoji_dataset("openmoji", "train")
     first = {group: i for i, group in reversed(list(enumerate(dataset.groups)))}
     return dataset.subset(sorted(first.values())[:24])
+
+
+@pytest.fixture(scope="session")
+def adapted() -> torch.nn.Module:
+    """`nano` with fresh adapters after a backward pass that the text tower took no part in."""
+    model = fresh("nano").model
+    torch.manual_seed(0)
+    peft = mh.inject_lora(model, rank=2, targets="default")
+    model.encode_image(torch.rand(2, 3, 64, 64)).square().sum().backward()
+    return peft
+
+
+@pytest.fixture(scope="session")
+def twemoji() -> mh.PictureDataset:
+    """Ten pairs in the style that `nano` knows."""
+    return mh.emoji_dataset("twemoji", "val").head(10)
+
+
+@pytest.fixture
+def hostile() -> mh.PictureDataset:
+    """Three pairs whose captions and credit would break careless HTML and matplotlib."""
+
+    def load() -> Image.Image:
+        return Image.new("RGB", (8, 8), "red")
+
+    return mh.PictureDataset([mh.Pair(x, (HOSTILE + x,), x, load) for x in "012"], HOSTILE)
 
 
 @pytest.fixture(scope="session")

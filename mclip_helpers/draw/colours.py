@@ -1,4 +1,4 @@
-"""The colours of all pictures. Each means the same thing everywhere."""
+"""The colours of all pictures. A colour has one meaning everywhere."""
 
 from __future__ import annotations
 
@@ -6,32 +6,40 @@ from dataclasses import dataclass
 
 # Distinct for colour-blind readers as well (after Okabe and Ito).
 COLOURS = {
-    "image": "#0072B2",
-    "text": "#D55E00",
+    "image": "#0072B2",  # the image tower
+    "text": "#D55E00",  # the text tower
     "loss": "#CC79A7",
     "adapter": "#009E73",
     "frozen": "#8A8F98",
-    "model": "#56B4E9",  # without towers
-    "weights": "#E69F00",  # trained, and no adapter
-    "input": "#B5A642",
+    "model": "#56B4E9",  # in neither tower
+    "weights": "#E69F00",  # trained, but not in an adapter
+    "input": "#B5A642",  # a tensor without a name that wants a gradient
 }
-INK, GREY, LINE = "#1B1F24", "#8A8F98", "#B4B8BE"
-NIGHT, MOON = "#3A3F46", "#D5D8DC"  # where no gradient is computed, and what is written there
+
+# In this order for curves that are not about one of the things above.
+CYCLE = (COLOURS["adapter"], COLOURS["frozen"], COLOURS["image"], COLOURS["text"])
+
+INK = "#1B1F24"  # letters
+GREY = COLOURS["frozen"]  # edges
+QUIET = "#555555"  # letters and arrows of less importance
+VACANT = "#C9CCD1"  # where there could be something
+LINE = "#B4B8BE"  # between boxes
+NIGHT, MOON = "#3A3F46", "#D5D8DC"  # a region without a gradient, and the letters in it
+
+
+def tint(colour: str, share: float = 0.24) -> str:
+    """`share` of the colour mixed with white. With the default, dark letters can be read on it."""
+    parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(255 - share * (255 - part)):02X}" for part in parts)
 
 
 @dataclass(frozen=True)
 class BoxStyle:
-    """The colours of a box: its inside, its border, and the letters on it."""
+    """The colours of a box: its inside, its edge, and the letters in it."""
 
     fill: str
     edge: str
     ink: str
-
-
-def tint(colour: str, share: float = 0.24) -> str:
-    """The colour on white paper, so thin that dark letters can be read on it."""
-    parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return "#" + "".join(f"{round(255 - share * (255 - part)):02X}" for part in parts)
 
 
 def box_style(kind: str) -> BoxStyle:

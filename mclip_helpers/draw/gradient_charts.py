@@ -19,8 +19,8 @@ from ..gradient.reasons import Verdict
 from ..gradient.saved import Saved
 from ..gradient.words import KINDS, short_number
 from ..names import short_name
-from .base import bare
-from .colours import COLOURS, GREY
+from .charts import bare
+from .colours import COLOURS, GREY, QUIET
 
 OPERATIONS_SHOWN = 5  # of one module in a row of a path's chart
 
@@ -48,7 +48,7 @@ def path(shown: Path) -> Chart:
         name = text | {"fontsize": 8.5, "weight": weight, "color": COLOURS[kind]}
         axes.annotate(names[y], (0, y), (-6, 0), **name)
         beside = (-14 - 72 * columns[1], 0)
-        axes.annotate(operations[y], (0, y), beside, fontsize=7.5, color="#555555", **text)
+        axes.annotate(operations[y], (0, y), beside, fontsize=7.5, color=QUIET, **text)
     axes.set_xlim(floor, top * 6)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     title = f"from the loss to {shown.parameter}: {len(shown.nodes)} stops, one of {shown.ways:,}"

@@ -18,7 +18,7 @@ from ..gradient.scenes import Frame, Frames
 from ..gradient.words import KINDS, SCENES, short_number
 from ..names import is_adapter, layer_and_part, short_name
 from .collapsed import kinds_of
-from .colours import COLOURS, GREY, INK, LINE, BoxStyle, box_style, tint
+from .colours import COLOURS, GREY, INK, LINE, VACANT, BoxStyle, box_style, tint
 from .strip_map import Row, StripMap, strip_map
 
 WIDE, ACROSS = 10.0, 3  # inches of the strip, and frames in a row
@@ -85,7 +85,7 @@ def _legend(figure: Chart, frames: Frames) -> None:
     words = KINDS | {Kind.WEIGHTS: f"{KINDS[Kind.WEIGHTS]}, how many"}
     styles = [(box_style(kind), words[kind]) for kind in kinds]
     keys = [Patch(facecolor=s.fill, edgecolor=s.edge, label=text) for s, text in styles]
-    keys.append(Patch(facecolor="white", edgecolor="#C5C9CF", label="not yet visited"))
+    keys.append(Patch(facecolor="white", edgecolor=VACANT, label="not yet visited"))
     keys.append(Patch(alpha=0, label="G: the gradient that comes in"))
     place = {"loc": "lower center", "bbox_to_anchor": (0.5, 0), "ncols": len(keys)}
     figure.legend(handles=keys, frameon=False, fontsize=8, handlelength=1.1, **place)

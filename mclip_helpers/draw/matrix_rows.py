@@ -1,0 +1,63 @@
+"""Matrices in a row, as in W + B · A: `matrices`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from ..display import Chart
+from .colours import COLOURS
+
+
+def matrices(
+    shown: Mapping[str, torch.Tensor],
+    signs: Sequence[str] = (),
+    *,
+    colours: Mapping[str, str] | None = None,
+) -> Chart:
+    """Matrices in a row, all to one scale of length. Red is positive, blue negative, white zero.
+
+    `signs` stand between them ("+", "·", "="); `colours` gives the frames of some by name. The
+    kernel of a convolution is drawn as a matrix (out, all other dimensions).
+    """
+    values = {name: m.detach().float().cpu().flatten(1).numpy() for name, m in shown.items()}
+    size = max(max(m.shape) for m in values.values())
+    slots = [max(m.shape[1], 0.25 * size) for m in values.values()]
+    gap = (0.07 + 0.021 * max(map(len, signs), default=0)) * size
+    total, high = sum(slots) + gap * (len(slots) - 1), max(m.shape[0] for m in values.values())
+    inches = min(9.5 / total, 3.4 / high)  # of one number
+    figure = Chart(figsize=(total * inches, high * inches + 0.75))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    left, below = 0.0, high / 2 + 0.1 / inches
+    for i, ((name, matrix), slot) in enumerate(zip(values.items(), slots, strict=True)):
+        x = left + slot / 2
+        _matrix(axes, matrix, x, (colours or {}).get(name, COLOURS["frozen"]), inches)
+        rows, columns = matrix.shape
+        count = f"{rows} × {columns} = {rows * columns:,}"
+        axes.text(x, below, name, ha="center", va="top", fontsize=10, weight="bold")
+        axes.text(x, below + 0.24 / inches, count, ha="center", va="top", fontsize=8.5)
+        if i < len(signs):
+            middle = left + slot + gap / 2
+            axes.text(middle, 0, signs[i], ha="center", va="center", fontsize=13)
+        left += slot + gap
+    axes.set_xlim(0, total)
+    axes.set_ylim(high / 2 + 0.7 / inches, -high / 2 - 0.05 / inches)
+    return figure
+
+
+def _matrix(axes: Axes, matrix: np.ndarray, x: float, colour: str, inches: float) -> None:
+    """One matrix, centred at (x, 0), in a frame; `inches` is the width of one number."""
+    rows, columns = matrix.shape
+    limit = np.quantile(np.abs(matrix), 0.99) or 1
+    box = (x - columns / 2, x + columns / 2, rows / 2, -rows / 2)
+    # Numbers of a pixel or more keep sharp edges.
+    smooth = "nearest" if inches * 110 >= 1 else "antialiased"
+    axes.imshow(matrix, "RdBu_r", vmin=-limit, vmax=limit, extent=box, interpolation=smooth)
+    frame = Rectangle((box[0], box[3]), columns, rows, fill=False, lw=1.4)
+    frame.set(edgecolor=colour, clip_on=False)
+    axes.add_patch(frame)

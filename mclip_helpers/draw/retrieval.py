@@ -1,0 +1,189 @@
+"""Pictures and texts compared: cosine similarities, rankings, answers and probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from PIL import Image
+
+from ..data.pairs import PictureDataset
+from ..display import Chart
+from .captions import credit_line, escaped, wrapped
+from .charts import bare
+from .colours import COLOURS, QUIET
+from .image_rows import picture_chart, thumbnail, to_picture
+
+# --------------------------------------------------------------------------------- a whole matrix
+
+
+def similarity(
+    matrix: torch.Tensor,
+    images: Sequence[Image.Image],
+    captions: Sequence[str],
+    *,
+    title: str = "",
+    credit: str = "",
+    number_format: str = "{:.2f}",
+) -> Chart:
+    """A heat map of `matrix` (pictures, captions): pictures on the left edge, captions on top."""
+    values = matrix.detach().cpu().numpy()
+    n, m = values.shape
+    figure = Chart(figsize=(0.85 * m + 2, 0.85 * n + 1.2))
+    axes = figure.subplots()
+    limit = np.abs(values).max()
+    heat = axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    _numbers(axes, values, number_format)
+    labels = [wrapped(caption, 14) for caption in captions]
+    axes.set_xticks(range(m), labels, fontsize=8, rotation=35, ha="left")
+    axes.xaxis.tick_top()
+    axes.set_yticks([])
+    for i, picture in enumerate(images):
+        thumbnail(axes, to_picture(picture), -1.05, i, 0.42)
+    axes.set_xlim(-1.55, m - 0.5)
+    axes.set_ylim(n - 0.5, -0.5)
+    axes.set_aspect("equal")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    if title:
+        axes.set_title(title, fontsize=10)
+    if credit:
+        place = axes.transAxes
+        axes.text(
+            0.5, -0.015, credit, transform=place, ha="center", va="top", fontsize=7, color=QUIET
+        )
+    figure.colorbar(heat, ax=axes, shrink=0.7)
+    return figure
+
+
+def _numbers(axes: Axes, values: np.ndarray, number_format: str) -> None:
+    """Each number in its cell, white on dark ones; the diagonal of a square matrix in bold."""
+    n, m = values.shape
+    dark = np.abs(values) > 0.6 * np.abs(values).max()
+    for i in range(n):
+        for j in range(m):
+            axes.text(
+                j,
+                i,
+                number_format.format(values[i, j]),
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if dark[i, j] else "black",
+                weight="bold" if i == j and n == m else "normal",
+            )
+
+
+# ------------------------------------------------------------------------------ text → pictures
+
+
+def ranking(
+    query: str,
+    similarities: torch.Tensor,
+    dataset: PictureDataset,
+    *,
+    top: int = 8,
+) -> Chart:
+    """The `top` pictures of `dataset` for one text, best first, each with its cosine similarity."""
+    best = similarities.topk(min(top, len(dataset)))
+    chosen = dataset.subset(best.indices.tolist())
+    titles = [f"{s:.2f}\n{c}" for s, c in zip(best.values.tolist(), chosen.captions, strict=True)]
+    chart = picture_chart([pair.load() for pair in chosen.pairs], titles, top, dataset.credit)
+    heading = f"“{escaped(query)}”"
+    chart.suptitle(heading, fontsize=11, color=COLOURS["text"], y=1.5, va="bottom")
+    return chart
+
+
+# ------------------------------------------------------------------------------ picture → texts
+
+# The layout of `answers`, in inches.
+LINE, LEFT, COLUMN, HEAD = 0.24, 2.55, 3.2, 0.35
+
+
+def answers(
+    dataset: PictureDataset,
+    chosen: Sequence[int],
+    similarities: Mapping[str, torch.Tensor],
+    *,
+    top: int = 3,
+) -> Chart:
+    """The `top` captions of each model for each chosen picture; right ones are marked.
+
+    `chosen` are indices into the dataset. `similarities` maps the name of a model to its matrix
+    (pictures, all captions). Beside the captions stands the rank of the best right one; wrong
+    captions that are equally similar rank before it.
+    """
+    captions, groups = dataset.all_captions, torch.as_tensor(dataset.caption_groups)
+    row_height = LINE * top + 0.2
+    width, height = LEFT + COLUMN * len(similarities), HEAD + row_height * len(chosen)
+    figure = Chart(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    for column, name in enumerate(similarities):
+        axes.text(LEFT + COLUMN * column, 0.15, name, fontsize=11, weight="bold", va="center")
+    for row, index in enumerate(chosen):
+        middle = HEAD + row_height * (row + 0.5)
+        axes.axhline(middle - row_height / 2, color="#DDDDDD", lw=0.8)
+        picture, caption = dataset[index]
+        thumbnail(axes, picture, 0.45, middle, 0.4)
+        axes.text(1.0, middle, wrapped(caption, 19), fontsize=9, weight="bold", va="center")
+        good = groups == dataset.groups[index]
+        for column, matrix in enumerate(similarities.values()):
+            own = matrix[index].cpu()
+            rank = 1 + int(((own >= own[good].max()) & ~good).sum())
+            best = [(captions[i], bool(good[i])) for i in own.topk(top).indices.tolist()]
+            _answer(axes, LEFT + COLUMN * column, middle, rank, best)
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    credit_line(figure, dataset.credit, -0.02)
+    return figure
+
+
+def _answer(
+    axes: Axes, x: float, middle: float, rank: int, best: Sequence[tuple[str, bool]]
+) -> None:
+    """One model's answer for one picture: its best captions, and which of them are right."""
+    colour = COLOURS["adapter"] if rank == 1 else COLOURS["frozen"]
+    axes.text(x, middle, f"{rank}.", fontsize=11, weight="bold", color=colour, va="center")
+    for line, (caption, right) in enumerate(best):
+        caption = caption if len(caption) <= 31 else f"{caption[:30]}…"
+        axes.text(
+            x + 0.5,
+            middle + LINE * (line - (len(best) - 1) / 2),
+            escaped(f"✓ {caption}" if right else caption),
+            fontsize=9,
+            weight="bold" if right else "normal",
+            color=COLOURS["adapter"] if right else QUIET,
+            va="center",
+        )
+
+
+def probabilities(
+    values: torch.Tensor,
+    images: Sequence[Image.Image],
+    labels: Sequence[str],
+    *,
+    credit: str = "",
+) -> Chart:
+    """Beside each picture the probability of each label as a bar; `values` (pictures, labels)."""
+    n = len(images)
+    # The layout leaves room for labels of any length beside the pictures.
+    figure = Chart(figsize=(7.5, (0.23 * len(labels) + 0.3) * n), layout="constrained")
+    grid = figure.subplots(n, 2, squeeze=False, width_ratios=[1, 5])
+    for (left, right), image, shares in zip(grid, images, values.tolist(), strict=True):
+        left.imshow(to_picture(image))
+        left.axis("off")
+        best = max(shares)
+        colours = [COLOURS["text"] if share == best else COLOURS["frozen"] for share in shares]
+        right.barh(range(len(labels)), shares, color=colours)
+        right.set_yticks(range(len(labels)), [escaped(label) for label in labels], fontsize=8)
+        right.invert_yaxis()
+        right.set_xlim(0, 1.12)
+        right.set_xticks([])
+        for y, share in enumerate(shares):
+            right.text(share + 0.01, y, f"{share:.1%}", va="center", fontsize=8)
+        bare(right)
+    credit_line(figure, credit, -0.02)
+    return figure

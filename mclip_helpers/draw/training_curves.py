@@ -1,0 +1,53 @@
+"""What a training run reported: `history` as curves, `epoch_table` as rows."""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+from matplotlib.axes import Axes
+
+from ..display import Chart, Table, picture_of
+from ..training.loop import History
+from .charts import bare
+from .colours import COLOURS, CYCLE
+
+
+@picture_of.register
+def history(run: History) -> Chart:
+    """The loss over steps; beside it R@1 over epochs, if anything was evaluated."""
+    evaluated = _evaluated(run)
+    figure = Chart(figsize=(9.5 if evaluated else 5.5, 3.1))
+    left, *right = figure.subplots(1, 2 if evaluated else 1, squeeze=False)[0]
+    losses = [step["loss"] for step in run.steps]
+    left.plot(range(1, len(losses) + 1), losses, color=COLOURS["loss"], lw=1.2)
+    left.set(xlabel="step", ylabel="contrastive loss", ylim=(0, None))
+    bare(left)
+    for axes in right:
+        _recall(axes, run, evaluated)
+    figure.tight_layout()
+    return figure
+
+
+def _recall(axes: Axes, run: History, evaluated: list[str]) -> None:
+    epochs = [epoch["epoch"] for epoch in run.epochs]
+    for name, colour in zip(evaluated, cycle(CYCLE), strict=False):
+        shares = [100 * epoch[name] for epoch in run.epochs]
+        axes.plot(epochs, shares, "o-", color=colour, label=name)
+    axes.set(xlabel="epoch", ylabel="R@1, picture → text (%)", ylim=(0, None))
+    axes.legend(frameon=False, fontsize=8)
+    bare(axes)
+
+
+def epoch_table(run: History) -> Table:
+    """A row for each epoch: its loss, and R@1 of each dataset that was evaluated."""
+    evaluated = _evaluated(run)
+    rows = [
+        [epoch["epoch"], f"{epoch['loss']:.3f}", *(f"{epoch[name]:.1%}" for name in evaluated)]
+        for epoch in run.epochs
+    ]
+    return Table(["epoch", "loss", *evaluated], rows)
+
+
+def _evaluated(run: History) -> list[str]:
+    """The names of the datasets that were evaluated after each epoch."""
+    return [key for key in (run.epochs[0] if run.epochs else {}) if key not in ("epoch", "loss")]
