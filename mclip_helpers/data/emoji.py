@@ -25,6 +25,10 @@ CREDITS = {
 }
 
 
+class PillowWithoutRaqm(RuntimeError):
+    """Pillow can't join the parts of an emoji; the message says what to do."""
+
+
 @dataclass(frozen=True)
 class Emoji:
     """One emoji that both styles can draw, with its names in English and Korean.
@@ -103,7 +107,7 @@ def _twemoji_folder() -> Path:
 @functools.cache
 def _openmoji_font() -> ImageFont.FreeTypeFont:
     if not features.check("raqm"):
-        raise RuntimeError(
+        raise PillowWithoutRaqm(
             "this Pillow was built without Raqm, which joins the parts of an emoji such as "
             "'man cook'; the ready-made wheels have it: pip install --force-reinstall pillow"
         )

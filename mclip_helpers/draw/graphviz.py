@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import html
 import os
+import shlex
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ..display import Html, Svg
 
@@ -36,16 +38,28 @@ class GraphvizMissing(RuntimeError):
 
 @dataclass(frozen=True)
 class Drawing:
-    """A graph with its places, in points from the upper left corner.
+    """A graph that has been laid out, in points from the upper left corner.
 
-    `svg` is an SVG element, in which each node is a group with the id "node-NAME". `centres` has
-    the middle of each node.
+    `svg` is an SVG element, in which each node is a group with the id "node-NAME". `dot_source` is
+    what was drawn.
     """
 
     svg: ElementTree.Element
     width: float
     height: float
-    centres: Mapping[str, tuple[float, float]]
+    dot_source: str
+
+    @cached_property
+    def centres(self) -> dict[str, tuple[float, float]]:
+        """The middle of each node."""
+        # In Graphviz' plain format: "node NAME X Y …", in inches from the lower left corner.
+        lines = _render(self.dot_source, "plain").decode().splitlines()
+        height = float(shlex.split(lines[0])[3])
+        nodes = [words for line in lines if (words := shlex.split(line))[0] == "node"]
+        return {
+            name: (72 * float(x) + PAD, 72 * (height - float(y)) + PAD)
+            for _, name, x, y, *_ in nodes
+        }
 
     def resized(self, left: float, width: float, height: float) -> Drawing:
         """The same drawing in another frame, which begins at `left` and at the top."""
@@ -59,9 +73,19 @@ class Drawing:
 
 
 def lay_out(dot_source: str) -> Drawing:
-    """The graph with a place for each node.
+    """Give each node of a graph its place.
 
     Raises ValueError for a source that Graphviz refuses, GraphvizMissing without pygraphviz.
+    """
+    svg = ElementTree.fromstring(_render(dot_source, "svg"))
+    _, _, width, height = map(float, svg.attrib["viewBox"].split())
+    return Drawing(svg, width, height, dot_source)
+
+
+def _render(dot_source: str, output: str) -> bytes:
+    """What Graphviz makes of the graph, in the format `output`.
+
+    (Each time from the beginning: pygraphviz has crashed when drawing what it laid out before.)
     """
     if pygraphviz is None:
         raise GraphvizMissing(MISSING)
@@ -73,14 +97,7 @@ def lay_out(dot_source: str) -> Drawing:
         graph.graph_attr.update(bgcolor="transparent", pad=f"{PAD / 72:.6f}")
         for node in graph.nodes():
             node.attr["id"] = f"node-{node}"
-        graph.layout(prog="dot")
-        svg = ElementTree.fromstring(graph.draw(format="svg"))
-        _, _, width, height = _numbers(graph.graph_attr["bb"])
-        centres = {}
-        for node in graph.nodes():
-            x, y = _numbers(node.attr["pos"])
-            centres[str(node)] = (x + PAD, height + PAD - y)
-    return Drawing(svg, width + 2 * PAD, height + 2 * PAD, centres)
+        return graph.draw(format=output, prog="dot")
 
 
 def graph(dot_source: str) -> Svg | Html:
@@ -99,11 +116,6 @@ def as_text(text: str, missing: GraphvizMissing) -> Html:
     """The text form of a graph that can't be drawn here, and why not."""
     source = f"<pre>{html.escape(text)}</pre><p><i>{html.escape(str(missing))}</i></p>"
     return Html(source, f"{text}\n({missing})")
-
-
-def _numbers(text: str) -> list[float]:
-    """The numbers in a place or a frame, which Graphviz parts by commas or spaces."""
-    return [float(number) for number in text.replace(",", " ").split()]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,17 +27,18 @@ class RunningNode:
     handles: list = field(default_factory=list)
 
 
-@dataclass(slots=True)
 class _Handed:
-    """A gradient on its way along an edge, and its norm.
+    """A gradient on its way along an edge, and its norm."""
 
-    It is known by its `id` and version. If we held it, it could not be added to in place, nor
-    become a `.grad` uncopied; and a hook that puts another in its place has both at once.
-    """
+    __slots__ = ("norm", "tensor", "version")
 
-    id: int
-    version: int
-    norm: Norm | None
+    def __init__(self, tensor: torch.Tensor, norm: Norm | None):
+        # Weak: if we held it, it could not be added to in place, nor become a `.grad` uncopied.
+        self.tensor, self.version, self.norm = weakref.ref(tensor), tensor._version, norm
+
+    def is_still(self, tensor: torch.Tensor) -> bool:
+        """Whether this is what arrives: a hook in between may have put another in its place."""
+        return self.tensor() is tensor and self.version == tensor._version
 
 
 class BackwardLog:
@@ -93,14 +95,14 @@ class BackwardLog:
         for edge, tensor, size in zip(running.edges, outgoing, visit.outgoing, strict=False):
             # Gradients that meet at one place are added up there: neither arrives as it left.
             alone = tensor is not None and edge not in self._handed
-            self._handed[edge] = _Handed(id(tensor), tensor._version, size) if alone else None
+            self._handed[edge] = _Handed(tensor, size) if alone else None
 
     def _measure(self, edge: Edge, tensor: torch.Tensor | None) -> Norm | None:
         """The norm of what arrives. As a rule it was measured when it left the node before."""
         if tensor is None:
             return None
         handed = self._handed.pop(edge, None)
-        if handed and handed.id == id(tensor) and handed.version == tensor._version:
+        if handed and handed.is_still(tensor):
             return handed.norm
         return norm(tensor)
 
