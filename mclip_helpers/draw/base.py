@@ -18,14 +18,15 @@ from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 from PIL import Image
 from torch import nn
 
-from ..display import Chart, Html, Table
+from ..display import Chart, Html, picture_of
+from ..evaluation import ranks
 from ..lora.inject import lora_layers, why_not
 from ..names import block_of, clean_name, short_name, tower_of
+from ..training.history import History
 
 if TYPE_CHECKING:
     from ..data.pairs import PictureDataset
     from ..gradient.graph import Gradients
-    from ..training.loop import History
 
 # Distinct for colour-blind readers as well (after Okabe and Ito).
 COLOURS = {
@@ -260,7 +261,7 @@ def answers(
     """For each chosen picture, what each model answers: its `top` captions, the right ones marked.
 
     `found` gives by a model's name the similarity (pictures, all captions) of the dataset. Beside
-    the captions stands the place of the best right one; equally similar wrong ones come before it.
+    the captions stands the rank of the best right one (see `evaluation.ranks`).
     """
     captions, groups = dataset.all_captions, torch.as_tensor(dataset.caption_groups)
     high, first, wide = 0.24 * top + 0.2, 2.55, 3.2
@@ -279,10 +280,11 @@ def answers(
         good = groups == dataset.groups[index]
         for column, similarity in enumerate(found.values()):
             x, own = first + wide * column, similarity[index].cpu()
-            place = 1 + int(((own >= own[good].max()) & ~good).sum())
-            colour = COLOURS["adapter"] if place == 1 else COLOURS["frozen"]
-            axes.text(x, middle, f"{place}.", fontsize=11, weight="bold", color=colour, va="center")
-            for line, answer in enumerate(own.topk(top).indices.tolist()):
+            rank = int(ranks(own[None], good[None]))
+            colour = COLOURS["adapter"] if rank == 1 else COLOURS["frozen"]
+            axes.text(x, middle, f"{rank}.", fontsize=11, weight="bold", color=colour, va="center")
+            numbers = own.masked_fill(own.isnan(), -torch.inf)  # topk would put NaN first
+            for line, answer in enumerate(numbers.topk(top).indices.tolist()):
                 right = bool(good[answer])
                 said = captions[answer]
                 said = said if len(said) <= 31 else f"{said[:30]}…"
@@ -396,9 +398,10 @@ def bars(
     return figure
 
 
+@picture_of.register
 def history(run: History) -> Chart:
     """Loss over steps; beside it R@1 over epochs, if anything was evaluated."""
-    sets = [key for key in (run.epochs[0] if run.epochs else {}) if key not in ("epoch", "loss")]
+    sets = run.evaluated
     figure = Chart(figsize=(9.5 if sets else 5.5, 3.1))
     grid = figure.subplots(1, 2 if sets else 1, squeeze=False)[0]
     losses = [step["loss"] for step in run.steps]
@@ -416,16 +419,6 @@ def history(run: History) -> Chart:
         bare(axes)
     figure.tight_layout()
     return figure
-
-
-def epoch_table(run: History) -> Table:
-    """One row an epoch."""
-    header = list(run.epochs[0]) if run.epochs else ["epoch", "loss"]
-    rows = []
-    for epoch in run.epochs:
-        shares = [f"{epoch[k]:.1%}" for k in header if k not in ("epoch", "loss")]
-        rows.append([epoch["epoch"], f"{epoch['loss']:.3f}", *shares])
-    return Table(header, rows)
 
 
 def adapter_gradients(found: Gradients) -> Chart:

@@ -301,14 +301,6 @@ def test_history_without_an_evaluation_is_the_loss_alone():
     png(draw.history(mh.History()))
 
 
-def test_the_epoch_table_has_a_row_an_epoch():
-    table = draw.epoch_table(HISTORY)
-    assert table.header == ["epoch", "loss", "new", "old"]
-    assert table.rows == [["1", "2.500", "25.0%", "50.0%"], ["2", "1.250", "75.0%", "50.0%"]]
-    assert table._repr_html_() == HISTORY._repr_html_()
-    assert draw.epoch_table(mh.History()).rows == []
-
-
 # ------------------------------------------------------------------------------------------- table
 
 
@@ -513,6 +505,21 @@ def test_answers_count_every_caption_of_a_picture(emoji):
     said = [text.get_text() for text in chart.axes[0].texts]
     assert "✓ another" in said
     assert "3." in said, "two captions of another picture come before the second's own"
+
+
+def test_answers_rank_what_is_not_a_number_as_wrong(emoji):
+    nan = float("nan")
+    found = {
+        "good": torch.tensor([[nan, 0.9, 0.5], [0.1, 0.9, 0.5]]),
+        "wrong": torch.tensor([[0.9, nan, 0.5], [0.1, 0.9, 0.5]]),
+        "all": torch.full((2, 3), nan),
+    }
+    for name, rank in (("good", "3."), ("wrong", "2."), ("all", "3.")):
+        chart = draw.answers(emoji.subset(range(3)), [0], {name: found[name]}, top=1)
+        said = [text.get_text() for text in chart.axes[0].texts]
+        assert rank in said
+        if name == "good":
+            assert not any(text.startswith("✓") for text in said), "NaN is no answer"
 
 
 def test_any_object_with_the_parts_of_a_clip_will_do_for_a_search(emoji):
