@@ -49,15 +49,11 @@ from .machine import check_machine
 from .model.clip import APPLE_LICENCE, Clip, WeightsError, load_model, mobileclip_names
 from .model.compute import Compute, OutOfMemory, choose_compute
 from .names import tower_of
-from .training.loop import (
-    History,
-    TrainingDiverged,
-    budget,
-    train,
-    trainable_parameters,
-    warmup_cosine,
-)
-from .training.recipes import Recipe, recipe
+from .training.history import History
+from .training.loop import TrainingDiverged, train
+from .training.recipes import Recipe, budget, recipe
+from .training.schedule import warmup_cosine
+from .training.state import trainable_parameters
 
 __version__ = "0.1.0"
 

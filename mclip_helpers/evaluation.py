@@ -1,4 +1,4 @@
-"""How well do pictures and captions find each other? Retrieval both ways, and classification."""
+"""How well pictures and captions find each other: ranks, retrieval, zero-shot classification."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .model.clip import Clip
 
 @contextmanager
 def _in_eval(model: nn.Module) -> Iterator[None]:
-    """`model` in eval mode; afterwards each of its modules in the mode it was in before."""
+    """Put `model` into eval mode, and each of its modules back into its own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -48,8 +48,8 @@ def embed(
 class Retrieval:
     """Recall at k (shares, 0…1) and median ranks (1 is best), from pictures to texts and back.
 
-    Each of the `pictures` was looked for among the `texts`, and each of the `texts` among the
-    `pictures`: so many there were of either.
+    `pictures` and `texts` count both sides: each picture ranked all texts, and each text ranked all
+    pictures.
     """
 
     image_to_text: dict[int, float]
@@ -60,9 +60,9 @@ class Retrieval:
     texts: int
 
     def __str__(self) -> str:
-        def line(way: str, recall: dict[int, float], median: float, gallery: int) -> str:
+        def line(direction: str, recall: dict[int, float], median: float, gallery: int) -> str:
             shares = "  ".join(f"R@{k} {share:6.1%}" for k, share in recall.items())
-            return f"{way}  {shares}  median rank {median:g} of {gallery}"
+            return f"{direction}  {shares}  median rank {median:g} of {gallery}"
 
         return "\n".join(
             [
@@ -70,6 +70,20 @@ class Retrieval:
                 line("text → picture", self.text_to_image, self.text_median_rank, self.pictures),
             ]
         )
+
+
+def ranks(similarity: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
+    """The rank of each query's best good answer, (Q,) whole numbers; 1 is best.
+
+    `similarity` (Q, G) compares each query with each answer of the gallery; `good` (Q, G), boolean,
+    marks the right ones. Wrong answers that are as similar as the best good one count as ranked
+    before it, so that a model that gives every pair the same number does not score well. NaN counts
+    as wrong: a wrong answer with NaN is ranked first, a good one last.
+    """
+    undefined = similarity.isnan()
+    best = similarity.masked_fill(~good | undefined, -torch.inf).amax(1, keepdim=True)
+    ahead = ((similarity >= best) | undefined) & ~good
+    return 1 + ahead.sum(1)
 
 
 def retrieval(
@@ -81,79 +95,94 @@ def retrieval(
     text_groups: Sequence[int] | None = None,
     chunk: int = 1024,
 ) -> Retrieval:
-    """Rank all texts for each picture, and all pictures for each text.
+    """Rank all texts for each picture, and all pictures for each text (see `ranks`).
 
     Features (N, D) of pictures and (M, D) of texts; they are normalised here. `groups` (N) and
     `text_groups` (M): a picture and a text with the same number are a good answer to each other.
     `text_groups` defaults to `groups`, and `groups` to all different: row i belongs to row i. With
-    several texts a picture, each text is a query of its own, and the picture is found by any.
+    several texts for a picture, each text is a query of its own, and any of them is a good answer
+    to the picture.
 
-    A query's rank is that of its best good answer; wrong answers with the same similarity count as
-    ranked before it, so that a model that gives every pair the same number scores as badly as it
-    is. NaN counts as wrong. `chunk` queries are compared at a time: memory grows with chunk · N,
-    not with N². ValueError for shapes and groups that don't fit, and for a picture or a text that
-    has no good answer at all.
+    `chunk` queries are compared at a time: memory grows with chunk · N, not with N². ValueError for
+    shapes and groups that don't fit, and for a picture or a text that has no good answer at all.
     """
-    n, m = len(image_features), len(text_features)
-    if image_features.dim() != 2 or text_features.shape != (m, image_features.shape[1]):
+    _check_shapes(image_features, text_features)
+    of_images, of_texts = _groups(image_features, text_features, groups, text_groups)
+    images = F.normalize(image_features.float(), dim=-1)
+    texts = F.normalize(text_features.float(), dim=-1)
+    image_ranks = _ranks_by_chunk(
+        queries=images, query_groups=of_images, gallery=texts, gallery_groups=of_texts, chunk=chunk
+    )
+    text_ranks = _ranks_by_chunk(
+        queries=texts, query_groups=of_texts, gallery=images, gallery_groups=of_images, chunk=chunk
+    )
+    return Retrieval(
+        image_to_text=_recall(image_ranks, ks),
+        text_to_image=_recall(text_ranks, ks),
+        image_median_rank=image_ranks.quantile(0.5).item(),
+        text_median_rank=text_ranks.quantile(0.5).item(),
+        pictures=len(images),
+        texts=len(texts),
+    )
+
+
+def _check_shapes(image_features: torch.Tensor, text_features: torch.Tensor) -> None:
+    shape = (len(text_features), *image_features.shape[1:])
+    if image_features.dim() != 2 or text_features.shape != shape:
         raise ValueError(
             f"the features must have the shapes (N, D) and (M, D), got image_features "
             f"{tuple(image_features.shape)} and text_features {tuple(text_features.shape)}"
         )
+
+
+def _groups(
+    image_features: torch.Tensor,
+    text_features: torch.Tensor,
+    groups: Sequence[int] | None,
+    text_groups: Sequence[int] | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The groups of pictures (N,) and texts (M,), beside the features, with the defaults filled in.
+
+    ValueError if they don't fit the features or if a group has no picture or no text.
+    """
+    n, m, device = len(image_features), len(text_features), image_features.device
     if n != m and (groups is None or text_groups is None):
         raise ValueError(
             f"{n} pictures and {m} texts: give both `groups` and `text_groups`, which say what "
             f"belongs to what (dataset.groups and dataset.caption_groups)"
         )
-    image_group = torch.arange(n) if groups is None else torch.as_tensor(groups)
-    text_group = image_group if text_groups is None else torch.as_tensor(text_groups)
-    if (len(image_group), len(text_group)) != (n, m):
-        raise ValueError(
-            f"{len(image_group)} groups for {n} pictures, {len(text_group)} for {m} texts"
-        )
-    alone = set(image_group.tolist()) ^ set(text_group.tolist())
+    of_images = torch.arange(n) if groups is None else torch.as_tensor(groups)
+    of_texts = of_images if text_groups is None else torch.as_tensor(text_groups)
+    if (len(of_images), len(of_texts)) != (n, m):
+        raise ValueError(f"{len(of_images)} groups for {n} pictures, {len(of_texts)} for {m} texts")
+    alone = set(of_images.tolist()) ^ set(of_texts.tolist())
     if alone:
         raise ValueError(
             f"group {min(alone)} has pictures but no text, or texts but no picture: there is no "
             f"good answer to find ({len(alone)} such groups)"
         )
-    image_group, text_group = (
-        image_group.to(image_features.device),
-        text_group.to(image_features.device),
-    )
-    image_features = F.normalize(image_features.float(), dim=-1)
-    text_features = F.normalize(text_features.float(), dim=-1)
+    return of_images.to(device), of_texts.to(device)
 
-    def ranks(
-        queries: torch.Tensor,
-        query_group: torch.Tensor,
-        gallery: torch.Tensor,
-        gallery_group: torch.Tensor,
-    ) -> torch.Tensor:
-        found = []
-        for own, wanted in zip(queries.split(chunk), query_group.split(chunk), strict=True):
-            similarity = own @ gallery.T
-            good = wanted[:, None] == gallery_group[None, :]
-            undefined = similarity.isnan()
-            best = similarity.masked_fill(~good | undefined, -torch.inf).amax(1, keepdim=True)
-            ahead = ((similarity >= best) | undefined) & ~good
-            found.append(1 + ahead.sum(1))
-        return torch.cat(found).float()
 
-    image_ranks = ranks(image_features, image_group, text_features, text_group)
-    text_ranks = ranks(text_features, text_group, image_features, image_group)
+def _ranks_by_chunk(
+    *,
+    queries: torch.Tensor,
+    query_groups: torch.Tensor,
+    gallery: torch.Tensor,
+    gallery_groups: torch.Tensor,
+    chunk: int,
+) -> torch.Tensor:
+    """The ranks of all queries, `chunk` of them compared at a time; (queries,) as floats."""
+    parts = []
+    for features, groups in zip(queries.split(chunk), query_groups.split(chunk), strict=True):
+        good = groups[:, None] == gallery_groups[None, :]
+        parts.append(ranks(features @ gallery.T, good))
+    return torch.cat(parts).float()
 
-    def recall(of: torch.Tensor) -> dict[int, float]:
-        return {k: (of <= k).float().mean().item() for k in ks}
 
-    return Retrieval(
-        recall(image_ranks),
-        recall(text_ranks),
-        image_ranks.quantile(0.5).item(),
-        text_ranks.quantile(0.5).item(),
-        n,
-        m,
-    )
+def _recall(query_ranks: torch.Tensor, ks: Sequence[int]) -> dict[int, float]:
+    """The share of ranks up to k, for each k."""
+    return {k: (query_ranks <= k).float().mean().item() for k in ks}
 
 
 def evaluate(clip: Clip, dataset: PictureDataset, batch_size: int = 128) -> Retrieval:
@@ -171,8 +200,8 @@ def zero_shot(
 ) -> torch.Tensor:
     """The probability of each label for each picture, (pictures, labels); rows sum to 1.
 
-    Each label is put into every one of `templates` ("a picture of {}"); the unit vectors of the
-    results are averaged to one vector for the label. ValueError for a template without `{}`.
+    Each label is put into each of `templates` ("a picture of {}"), and the unit vectors of these
+    texts are averaged. ValueError for fewer than two labels, or a template without `{}`.
     """
     if len(labels) < 2:
         raise ValueError(f"classification needs at least two labels, got {list(labels)}")

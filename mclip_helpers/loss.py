@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
+
+MAX_LOGIT_SCALE = 100  # CLIP's own bound on the multiplier
 
 
 class NotFiniteError(ValueError):
@@ -36,6 +40,16 @@ def contrastive_loss(
     loss_img = F.cross_entropy(logits_per_image, labels)  # each picture looks for its caption
     loss_txt = F.cross_entropy(logits_per_text, labels)  # each caption looks for its picture
     return (loss_img + loss_txt) / 2
+
+
+@torch.no_grad()
+def clamp_logit_scale(log_scale: torch.Tensor) -> None:
+    """Keep the multiplier between 1 and MAX_LOGIT_SCALE; `log_scale` is its logarithm, in place.
+
+    CLIP's models store the logarithm as `model.logit_scale`. Call it after each optimizer step that
+    trains it. Source: Radford et al. 2021, section 2.5.
+    """
+    log_scale.clamp_(0, math.log(MAX_LOGIT_SCALE))
 
 
 def _check(image_features: torch.Tensor, text_features: torch.Tensor) -> None:

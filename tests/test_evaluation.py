@@ -1,4 +1,4 @@
-"""Retrieval against its definition, zero-shot classification, and the embedding of datasets."""
+"""Ranks and retrieval against their definition, embedding of datasets, zero-shot classification."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import mclip_helpers as mh
+from mclip_helpers.evaluation import ranks
 
 SLOW_IS_FINE = settings(deadline=None)  # tests run on busy machines
 
@@ -82,9 +83,9 @@ def test_retrieval_agrees_with_sorting_the_whole_gallery_by_hand(case, chunk, se
         (found.image_to_text, found.image_median_rank, similarity),
         (found.text_to_image, found.text_median_rank, similarity.T),
     ):
-        ranks = np.array([rank_by_hand(matrix, groups, i) for i in range(len(groups))])
-        assert recall == {k: pytest.approx(np.mean(ranks <= k)) for k in (1, 2, 5)}
-        assert median == np.median(ranks)
+        by_hand = np.array([rank_by_hand(matrix, groups, i) for i in range(len(groups))])
+        assert recall == {k: pytest.approx(np.mean(by_hand <= k)) for k in (1, 2, 5)}
+        assert median == np.median(by_hand)
     assert found.pictures == found.texts == len(groups)
 
 
@@ -161,6 +162,44 @@ def test_a_pair_whose_caption_is_not_a_number_is_not_found():
     found = mh.retrieval(torch.eye(3), texts, ks=(2,))
     assert found.image_to_text == {2: pytest.approx(2 / 3)}
     assert found.text_to_image == {2: pytest.approx(2 / 3)}
+
+
+# ------------------------------------------------------------------------------------------ ranks
+
+
+@SLOW_IS_FINE
+@given(cases())
+def test_a_rank_is_the_place_of_the_best_good_answer_in_the_sorted_gallery(case):
+    images, texts, groups = case
+    similarity, group = images @ texts.T, np.array(groups)
+    found = ranks(torch.tensor(similarity), torch.tensor(group[:, None] == group[None, :]))
+    assert found.tolist() == [rank_by_hand(similarity, groups, i) for i in range(len(groups))]
+
+
+def test_ties_count_against_the_good_answer_and_only_wrong_answers_count():
+    good = torch.tensor([[True, True, False, False]])
+    for similarity, rank in (
+        ([0.9, 0.8, 0.7, 0.6], 1),
+        ([0.1, 0.8, 0.7, 0.6], 1),  # the best good answer decides
+        ([0.1, 0.8, 0.8, 0.6], 2),
+        ([0.5, 0.5, 0.5, 0.5], 3),
+        ([0.1, 0.2, 0.7, 0.6], 3),
+    ):
+        assert ranks(torch.tensor([similarity]), good).tolist() == [rank]
+
+
+def test_nan_counts_as_wrong_on_either_side():
+    good = torch.tensor([[True, False, False]])
+    for similarity, rank in (
+        ([0.5, math.nan, 0.1], 2),
+        ([math.nan, 0.5, 0.1], 3),
+        ([math.nan, -math.inf, 0.1], 3),
+        ([math.nan, math.nan, math.nan], 3),
+    ):
+        assert ranks(torch.tensor([similarity]), good).tolist() == [rank]
+
+
+# --------------------------------------------------------------------------- retrieval, its limits
 
 
 class LargestTensor(TorchDispatchMode):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from open_clip.loss import ClipLoss
 
 import mclip_helpers as mh
-from mclip_helpers.loss import NotFiniteError
+from mclip_helpers.loss import MAX_LOGIT_SCALE, NotFiniteError, clamp_logit_scale
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -178,6 +178,18 @@ def test_a_gradient_is_at_a_right_angle_to_its_feature():
     gradient, _ = torch.autograd.grad(mh.contrastive_loss(image, text, 10.0), (image, text))
     assert gradient.norm() > 1e-3
     assert (gradient * image).sum(1).abs().max() < 1e-12
+
+
+# ---- the bound on logit_scale -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("before", "after"), [(101.0, 100.0), (50.0, 50.0), (0.5, 1.0)])
+def test_the_multiplier_stays_between_1_and_clips_own_bound(before: float, after: float):
+    assert MAX_LOGIT_SCALE == 100
+    log_scale = torch.nn.Parameter(torch.tensor(math.log(before)))
+    clamp_logit_scale(log_scale)
+    assert log_scale.exp().item() == pytest.approx(after, rel=1e-6)
+    assert log_scale.requires_grad
 
 
 # ---- half precision -----------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from .layer_map import adapter_map
 from .matrix_rows import matrices
 from .retrieval import answers, probabilities, ranking, similarity
 from .token_chips import tokens
-from .training_curves import epoch_table, history
+from .training_curves import history
 
 __all__ = [  # noqa: RUF022 (grouped as the notebooks meet them)
     # What a drawing is, and the colours
@@ -44,5 +44,4 @@ __all__ = [  # noqa: RUF022 (grouped as the notebooks meet them)
     "adapter_gradients",
     # 05 train
     "history",
-    "epoch_table",
 ]

@@ -9,8 +9,9 @@ import torch
 from matplotlib.axes import Axes
 from PIL import Image
 
-from ..data.pairs import PictureDataset
+from ..data import PictureDataset
 from ..display import Chart
+from ..evaluation import ranks
 from .captions import credit_line, escaped, wrapped
 from .charts import bare
 from .colours import COLOURS, QUIET
@@ -112,8 +113,8 @@ def answers(
     """The `top` captions of each model for each chosen picture; right ones are marked.
 
     `chosen` are indices into the dataset. `similarities` maps the name of a model to its matrix
-    (pictures, all captions). Beside the captions stands the rank of the best right one; wrong
-    captions that are equally similar rank before it.
+    (pictures, all captions). Beside the captions stands the rank of the best right one (see
+    `evaluation.ranks`).
     """
     captions, groups = dataset.all_captions, torch.as_tensor(dataset.caption_groups)
     row_height = LINE * top + 0.2
@@ -132,8 +133,9 @@ def answers(
         good = groups == dataset.groups[index]
         for column, matrix in enumerate(similarities.values()):
             own = matrix[index].cpu()
-            rank = 1 + int(((own >= own[good].max()) & ~good).sum())
-            best = [(captions[i], bool(good[i])) for i in own.topk(top).indices.tolist()]
+            rank = int(ranks(own[None], good[None]))
+            numbers = own.masked_fill(own.isnan(), -torch.inf)  # topk would put NaN first
+            best = [(captions[i], bool(good[i])) for i in numbers.topk(top).indices.tolist()]
             _answer(axes, LEFT + COLUMN * column, middle, rank, best)
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)

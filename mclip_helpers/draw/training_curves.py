@@ -1,4 +1,4 @@
-"""What a training run reported: `history` as curves, `epoch_table` as rows."""
+"""What a training run reported, as curves: `history`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from itertools import cycle
 
 from matplotlib.axes import Axes
 
-from ..display import Chart, Table, picture_of
-from ..training.loop import History
+from ..display import Chart, picture_of
+from ..training.history import History
 from .charts import bare
 from .colours import COLOURS, CYCLE
 
@@ -15,7 +15,7 @@ from .colours import COLOURS, CYCLE
 @picture_of.register
 def history(run: History) -> Chart:
     """The loss over steps; beside it R@1 over epochs, if anything was evaluated."""
-    evaluated = _evaluated(run)
+    evaluated = run.evaluated
     figure = Chart(figsize=(9.5 if evaluated else 5.5, 3.1))
     left, *right = figure.subplots(1, 2 if evaluated else 1, squeeze=False)[0]
     losses = [step["loss"] for step in run.steps]
@@ -36,18 +36,3 @@ def _recall(axes: Axes, run: History, evaluated: list[str]) -> None:
     axes.set(xlabel="epoch", ylabel="R@1, picture → text (%)", ylim=(0, None))
     axes.legend(frameon=False, fontsize=8)
     bare(axes)
-
-
-def epoch_table(run: History) -> Table:
-    """A row for each epoch: its loss, and R@1 of each dataset that was evaluated."""
-    evaluated = _evaluated(run)
-    rows = [
-        [epoch["epoch"], f"{epoch['loss']:.3f}", *(f"{epoch[name]:.1%}" for name in evaluated)]
-        for epoch in run.epochs
-    ]
-    return Table(["epoch", "loss", *evaluated], rows)
-
-
-def _evaluated(run: History) -> list[str]:
-    """The names of the datasets that were evaluated after each epoch."""
-    return [key for key in (run.epochs[0] if run.epochs else {}) if key not in ("epoch", "loss")]

@@ -1,11 +1,12 @@
-"""Numbers to begin with: the one line `MODEL = …` decides them, and no notebook need ask its name.
+"""Settings to start from, for each model: what a notebook needs instead of asking for its name.
 
-For `nano` they were chosen by measuring (benchmarks/learning_rates.py). For Apple's models they are
-those of the literature, and a batch that fits the memory; treat them as a first guess.
+For `nano` they were measured (benchmarks/learning_rates.py). For Apple's models they come from the
+literature, with a batch that fits into memory; treat them as a first guess.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from textwrap import fill
@@ -15,7 +16,7 @@ import torch
 from ..model.clip import NANO, Clip
 
 LARGEST_BATCH, CPU_BATCH = 128, 32
-# MB that autograd keeps for one pair of picture and caption in fp32, with adapters on the whole
+# MB that autograd keeps for one pair of picture and caption in fp32, with adapters on all of the
 # image tower: `python benchmarks/memory.py`.
 MB_PER_PAIR = {
     "MobileCLIP-B": 118,
@@ -29,15 +30,15 @@ MB_PER_PAIR = {
     "MobileCLIP2-S4": 464,
 }
 UNKNOWN_MODEL_MB = 500  # more than any of those
-MEMORY_SHARE = 0.5  # the rest is for weights, gradients on their way, and other notebooks
+MEMORY_SHARE = 0.5  # the rest is for weights, for gradients in flight, and for other notebooks
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune one model on one machine; `str()` says it in words.
+    """How to fine-tune one model on one machine; `str()` is the readable form.
 
-    `lr` has a learning rate for each way to train: "LoRA", "full" (every parameter) and "heads"
-    (the last layer of each tower). `expect` says what the model knows, and how sure the rest is.
+    `lr` has a learning rate for each method: "LoRA", "full" (every parameter) and "heads" (the last
+    layer of each tower). `expect` says what the model knows, and where the numbers come from.
     """
 
     targets: str
@@ -49,7 +50,7 @@ class Recipe:
     expect: str
 
     def __str__(self) -> str:
-        rates = ", ".join(f"{way} {lr:g}" for way, lr in self.lr.items())
+        rates = ", ".join(f"{method} {lr:g}" for method, lr in self.lr.items())
         return (
             f"LoRA of rank {self.rank}, alpha {self.alpha:g}, on the {self.targets!r} targets; "
             f"batches of {self.batch_size}, {self.epochs} epochs\n"
@@ -57,11 +58,19 @@ class Recipe:
         )
 
 
-def recipe(clip: Clip) -> Recipe:
-    """A recipe for `clip` on the device that it is on.
+def budget(full: int | None, short: int = 1) -> int | None:
+    """`full`, or `short` where the environment variable MCLIP_SHORT is set, as in tests.
 
-    Sources: `nano`'s numbers were measured here. For other models, full fine-tuning at 1e-5 is
-    the usual rate for CLIP, and 2e-4 for LoRA that of Zanella and Ben Ayed 2024, "Low-Rank
+    Notebooks call it for numbers of epochs, seeds and pictures. None stands for no limit.
+    """
+    return short if os.environ.get("MCLIP_SHORT") else full
+
+
+def recipe(clip: Clip) -> Recipe:
+    """The recipe for `clip` on its device.
+
+    Sources: `nano`'s numbers were measured here. For other models, 1e-5 is the usual rate for full
+    fine-tuning of CLIP, and 2e-4 is the rate for LoRA in Zanella and Ben Ayed 2024, "Low-Rank
     Few-Shot Adaptation of Vision-Language Models".
     """
     if clip.name == NANO:
@@ -89,12 +98,12 @@ def recipe(clip: Clip) -> Recipe:
 
 
 def _batch_that_fits(clip: Clip) -> int:
-    """The largest power of two that leaves MEMORY_SHARE of the device's free memory free.
+    """The largest power of two, from 8 to LARGEST_BATCH, that takes at most MEMORY_SHARE of memory.
 
-    Half precision halves what is kept of matrix products and convolutions, and little else.
+    Half precision halves what is kept for matrix products and convolutions, and little else.
     """
     if clip.device.type == "cpu":
-        return CPU_BATCH  # not for memory's sake: a step of twice the pictures takes twice as long
+        return CPU_BATCH  # memory is no limit, but twice the pictures take twice as long
     per_pair = MB_PER_PAIR.get(clip.name, UNKNOWN_MODEL_MB) * 1e6
     if clip.compute.precision != torch.float32:
         per_pair *= 0.7

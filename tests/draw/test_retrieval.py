@@ -74,3 +74,18 @@ def test_ranking_of_captions_that_matplotlib_can_not_write_is_a_chart_all_the_sa
     chart = draw.ranking("a cat", torch.tensor([0.5, 0.25]), mh.PictureDataset(pairs))
     assert isinstance(chart, draw.Chart)
     assert [axes.get_title() for axes in chart.axes[:2]] == ["0.50 고양이", "0.25 고양이"]
+
+
+def test_answers_rank_what_is_not_a_number_as_wrong(twemoji):
+    nan = float("nan")
+    similarities = {
+        "good": torch.tensor([[nan, 0.9, 0.5], [0.1, 0.9, 0.5]]),
+        "wrong": torch.tensor([[0.9, nan, 0.5], [0.1, 0.9, 0.5]]),
+        "all": torch.full((2, 3), nan),
+    }
+    for name, rank in (("good", "3."), ("wrong", "2."), ("all", "3.")):
+        chart = draw.answers(twemoji.subset(range(3)), [0], {name: similarities[name]}, top=1)
+        written = [text.get_text() for text in chart.axes[0].texts]
+        assert rank in written
+        if name == "good":
+            assert not any(text.startswith("✓") for text in written), "NaN is no answer"

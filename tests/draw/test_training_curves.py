@@ -39,11 +39,3 @@ def test_history_draws_more_datasets_than_there_are_colours():
     shares = {f"set {i}": 0.1 * i for i in range(6)}
     _, recall = draw.history(mh.History([], [{"epoch": 1, "loss": 2.0, **shares}])).axes
     assert [line.get_label() for line in recall.lines] == list(shares)
-
-
-def test_the_epoch_table_has_a_row_an_epoch():
-    table = draw.epoch_table(HISTORY)
-    assert table.header == ["epoch", "loss", "new", "old"]
-    assert table.rows == [["1", "2.500", "25.0%", "50.0%"], ["2", "1.250", "75.0%", "50.0%"]]
-    assert table._repr_html_() == HISTORY._repr_html_()
-    assert draw.epoch_table(mh.History()).rows == []

@@ -74,3 +74,11 @@ def test_the_targets_exist_and_the_words_say_it_all(name: str):
 
 def test_a_model_that_nobody_measured_gets_a_careful_batch():
     assert on_gpu("ViT-H-14", 14.5).batch_size <= on_gpu("MobileCLIP2-S4", 14.5).batch_size
+
+
+def test_budget_is_full_unless_the_environment_wants_it_short(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("MCLIP_SHORT", raising=False)
+    assert mh.budget(30) == 30
+    monkeypatch.setenv("MCLIP_SHORT", "1")
+    assert mh.budget(30) == 1
+    assert mh.budget(30, short=2) == 2

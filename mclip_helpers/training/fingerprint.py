@@ -1,0 +1,65 @@
+"""What makes a run this run and no other: the values that a checkpoint is compared by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from ..data import PictureDataset
+from ..lora.adapters import tensor_bytes
+from ..lora.inject import lora_layers
+from .setup import Settings
+from .state import trainable_parameters
+
+
+def run_fingerprint(
+    model: nn.Module, dataset: PictureDataset, settings: Settings
+) -> dict[str, Any]:
+    """What must be the same for a run to go on from a checkpoint, by name; JSON can hold it.
+
+    Tensors, pictures and captions are represented by hashes.
+    """
+    parameters = trainable_parameters(model)
+    return {
+        "model": getattr(model, "name_or_path", "unnamed"),
+        "pairs": len(dataset),
+        "pictures and captions": _hash(
+            f"{pair.digest} {pair.captions}".encode() for pair in dataset.pairs
+        ),
+        "trained tensors": len(parameters),
+        "trained numbers": sum(p.numel() for p in parameters.values()),
+        "names of trained tensors": _hash(name.encode() for name in parameters),
+        "adapters": _adapter_settings(model),
+        "frozen weights": _hash(tensor_bytes(p) for p in model.parameters() if not p.requires_grad),
+        **asdict(settings),
+    }
+
+
+def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """One phrase for each value of `current` that `saved` does not have."""
+    return [
+        f"{name} was {saved.get(name)}, now {value}"
+        for name, value in current.items()
+        if saved.get(name) != value
+    ]
+
+
+def _hash(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def _adapter_settings(model: nn.Module) -> list[str]:
+    """The settings of adapters that their shapes don't show."""
+    settings = {
+        f"alpha {layer.lora_alpha[name]}, dropout {getattr(dropout, 'p', 0.0)}"
+        for _, layer in lora_layers(model)
+        for name, dropout in layer.lora_dropout.items()
+    }
+    return sorted(settings)
