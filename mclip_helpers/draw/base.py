@@ -19,7 +19,7 @@ from PIL import Image
 from torch import nn
 
 from ..display import Chart, Html, Table
-from ..lora.inject import lora_layers, why_not
+from ..lora import lora_layers, why_not
 from ..names import block_of, clean_name, short_name, tower_of
 
 if TYPE_CHECKING:

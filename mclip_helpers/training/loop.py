@@ -22,8 +22,7 @@ from tqdm import tqdm
 
 from ..data.pairs import PictureDataset, loader, set_epoch
 from ..evaluation import evaluate
-from ..lora.adapters import tensor_bytes
-from ..lora.inject import lora_layers
+from ..lora import lora_layers, tensor_bytes
 from ..loss import NotFiniteError, contrastive_loss
 from ..model.clip import Clip
 from ..model.compute import OutOfMemory
