@@ -44,9 +44,12 @@ def adapted(clip: mh.Clip, targets: str = "default") -> PeftModel:
     return peft.eval()
 
 
-def snippets(folder: Path) -> list[str]:
-    """The blocks of Python in the card: without this package, and with it."""
-    text = (folder / "README.md").read_text(encoding="utf-8")
+def card_in(folder: Path) -> str:
+    return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def snippets(text: str) -> list[str]:
+    """The blocks of Python in a card: without this package, and with it."""
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
@@ -87,7 +90,7 @@ def apple(tmp_path_factory: pytest.TempPathFactory) -> Given:
 
 
 def test_the_cards_lines_for_open_clip_alone_give_the_adapted_models_answer(apple: Given):
-    plain, _ = snippets(apple.folder)
+    plain, _ = snippets(card_in(apple.folder))
     printed = run(WITHOUT_US + plain, apple.folder)
     said = {k: float(v) for k, v in re.findall(r"'(a \w+)': ([\d.e-]+)", printed)}
     assert list(said) == ["a cat", "a dog"]
@@ -96,7 +99,7 @@ def test_the_cards_lines_for_open_clip_alone_give_the_adapted_models_answer(appl
 
 
 def test_the_cards_lines_for_this_package_give_the_same_answer(apple: Given):
-    _, ours = snippets(apple.folder)
+    _, ours = snippets(card_in(apple.folder))
     ask = """
 from PIL import Image
 picture = Image.open("picture.png").convert("RGB")
@@ -111,7 +114,7 @@ def test_nanos_card_says_what_plain_open_clip_lacks_and_its_lines_work(tmp_path:
     folder = mh.save_adapter(adapted(clip, "all"), tmp_path / "adapter", merged=True)
     ((picture, _),) = mh.emoji_dataset("twemoji").find("cat face")
     picture.save(folder / "picture.png")
-    plain, _ = snippets(folder)
+    plain, _ = snippets(card_in(folder))
     assert "import mclip_helpers  #" in plain
     printed = run(plain, folder)
     expected = mh.zero_shot(clip, [picture], ["a cat", "a dog"])[0].tolist()
@@ -121,7 +124,7 @@ def test_nanos_card_says_what_plain_open_clip_lacks_and_its_lines_work(tmp_path:
 
 
 def test_the_head_of_the_card_is_what_the_hub_reads(apple: Given):
-    text = (apple.folder / "README.md").read_text(encoding="utf-8")
+    text = card_in(apple.folder)
     head = yaml.safe_load(text.split("---")[1])
     assert head["base_model"] == "timm/MobileCLIP2-S0-OpenCLIP"
     assert head["base_model_relation"] == "adapter"
@@ -139,7 +142,7 @@ def test_peft_finds_the_base_by_its_name_on_the_hub(apple: Given):
 
 
 def test_the_card_says_what_it_was_given(apple: Given):
-    text = (apple.folder / "README.md").read_text(encoding="utf-8")
+    text = card_in(apple.folder)
     assert DATA in text
     assert "| R@1, picture to text, of 823 emoji | 26.7% | 31.2% |" in text
     assert "5 layers of the image tower, 48 of the text tower" in text
@@ -154,7 +157,7 @@ def test_a_derivative_of_apples_weights_carries_their_notice_and_says_what_chang
             "Research Model License Agreement."
         )
         assert "LoRA adapters were trained for MobileCLIP2-S0" in notice
-    text = (apple.folder / "README.md").read_text(encoding="utf-8")
+    text = card_in(apple.folder)
     assert "for research, not for products" in text and "a copy of the agreement" in text
 
 
@@ -180,7 +183,7 @@ def section(text: str, title: str) -> str:
 
 def test_the_card_of_the_stored_adapter_is_what_is_written_from_the_same_facts():
     folder = data_folder() / "openmoji-adapter"
-    stored = (folder / "README.md").read_text(encoding="utf-8")
+    stored = card_in(folder)
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
         adapted = {clean_name(name).partition(".lora_")[0] for name in file.keys()}  # noqa: SIM118
     layers = [n for n, _ in fresh("nano").model.named_modules() if n in adapted]
@@ -242,10 +245,7 @@ def test_what_was_measured_is_a_table_with_the_settings_under_it():
     ],
 )
 def test_the_lines_that_load_it_are_those_for_its_base(name, weights, plain, package):
-    def blocks(text: str) -> list[str]:
-        return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-
-    first, second = blocks(written(name, weights, merged=True))
+    first, second = snippets(written(name, weights, merged=True))
     head = f"import open_clip\nimport torch\nfrom PIL import Image{plain}\n\nfolder = "
     assert first.startswith(head)
     assert second == (
@@ -253,7 +253,7 @@ def test_the_lines_that_load_it_are_those_for_its_base(name, weights, plain, pac
         f"clip = mh.load_model({package})\n"
         'peft = mh.load_adapter(clip.model, ".")  # the folder of this file\n'
     )
-    assert blocks(written(name, weights)) == [second]
+    assert snippets(written(name, weights)) == [second]
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_the_template_asks_for_nothing_that_it_is_not_given(base: str, merged: b
 
 def test_what_nobody_gave_is_not_made_up(tmp_path: Path):
     folder = mh.save_adapter(adapted(fresh("nano")), tmp_path / "adapter")
-    text = (folder / "README.md").read_text(encoding="utf-8")
+    text = card_in(folder)
     assert text.count("Not given.") == 2
     assert "merged=True" in text and not (folder / "merged").exists()
-    assert len(snippets(folder)) == 1
+    assert len(snippets(text)) == 1
