@@ -94,11 +94,11 @@ REFUSED: dict[str, tuple[Callable[[nn.Module], str | list[str]], str]] = {
     "an empty list": (lambda model: [], r"no layer's whole name matches \[\]"),
     "a container": (
         lambda model: [an_attention(model)],
-        r"is a container \(SplitAttention\) of q_proj",
+        r"is a container \(Split\w*Attention\) of q_proj",
     ),
     "a container by pattern": (
         lambda model: re.escape(an_attention(model)),
-        r"is a container \(SplitAttention\) of q_proj",
+        r"is a container \(Split\w*Attention\) of q_proj",
     ),
     "a raw parameter": (
         lambda model: [an_attention(model) + ".in_proj_weight"],
@@ -114,11 +114,11 @@ REFUSED: dict[str, tuple[Callable[[nn.Module], str | list[str]], str]] = {
     ),
     "a mixture": (
         lambda model: [an_attention(model) + ".q_proj", an_attention(model)],
-        r"is a container \(SplitAttention\)",
+        r"is a container \(Split\w*Attention\)",
     ),
     "a mixture by pattern": (
         lambda model: re.escape(an_attention(model)) + r".*",
-        r"is a container \(SplitAttention\)",
+        r"is a container \(Split\w*Attention\)",
     ),
     "a good name and an unknown one": (
         lambda model: [an_attention(model) + ".q_proj", "no.such.layer"],
