@@ -2,10 +2,10 @@
 
     python benchmarks/gpu.py [--model nano MobileCLIP2-S0] [--steps 20]
 
-One row a model: steps of `mh.train`'s kind with the model's own recipe, in the precision that the
-GPU is given. The first steps, in which CUDA chooses its kernels, are not counted. The weights of
-Apple's models are random: a step costs the same. Without CUDA every cell says "not measured":
-an absolute time holds on a GPU alone.
+One row a model: the training steps of `mh.train` with the model's own recipe, in the precision that
+`Compute` chose. The first steps, in which CUDA selects its kernels, are not counted. The weights of
+Apple's models are random: a step costs the same. Without CUDA the row says "not measured", because
+absolute times are only comparable on a GPU.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 import torch
 
 import mclip_helpers as mh
+from mclip_helpers.display import Table
 
 WARM_UP = 5
 
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     args = parser.parse_args()
     header = ["", "device", "batch", "a step", "pairs a second", "peak memory"]
-    print(mh.draw.Table(header, [measure(name, args.steps) for name in args.model]))
+    print(Table(header, [measure(name, args.steps) for name in args.model]))
 
 
 if __name__ == "__main__":

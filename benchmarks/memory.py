@@ -1,9 +1,9 @@
-"""What autograd keeps of one pair of picture and caption: the numbers behind `recipes.MB_PER_PAIR`.
+"""What autograd keeps for one pair of picture and caption: the numbers behind `MB_PER_PAIR`.
 
     python benchmarks/memory.py [--model MobileCLIP2-S0 …]
 
-Bytes are counted by the recorder of notebook 04 during one training step of two pairs in fp32, and
-don't depend on the machine. The weights are random: a step keeps the same.
+The recorder of notebook 04 counts the saved tensors' bytes in one training step of two pairs in
+fp32. They don't depend on the machine, nor on the weights, which are random here.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import argparse
 import torch
 
 import mclip_helpers as mh
+from mclip_helpers.display import Table
 
 PAIRS = 2
 
 
-def kept(name: str, targets: str) -> float:
+def saved_per_pair(name: str, targets: str) -> float:
     """MB that autograd keeps for each pair in a LoRA step with these targets."""
     clip = mh.load_model(name, pretrained="random", device="cpu")
     peft = mh.inject_lora(clip.model, targets=targets)
@@ -35,9 +36,10 @@ def main() -> None:
     names = parser.parse_args().model
     rows = []
     for name in names:
-        rows.append([name, *(f"{kept(name, targets):.0f}" for targets in ("image", "default"))])
+        megabytes = [saved_per_pair(name, targets) for targets in ("image", "default")]
+        rows.append([name, *(f"{number:.0f}" for number in megabytes)])
     print("MB kept for one pair, fp32, LoRA of rank 8")
-    print(mh.draw.Table(["", "image targets", "default targets"], rows))
+    print(Table(["", "image targets", "default targets"], rows))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
     python benchmarks/training_step.py [--model nano] [--rounds 7]
 
-All ways take turns within one run, and each is reported as a ratio of medians against "full": the
-machine may be slow or busy, the ratio is what carries over. The weights are random where they are
-not nano's: a step costs the same. "PEFT's attention" is the text tower's attention adapted by
-PEFT's own LoRA for nn.MultiheadAttention; "ours" is the same layers, rewritten as Linear first.
+All recipes take turns within one run, and each is reported as a ratio of medians against "full":
+the machine may be slow or busy, but the ratio carries over. The weights of models other than nano
+are random: a step costs the same. In "text attention, PEFT's" the text tower's attention is adapted
+by PEFT's own LoRA for nn.MultiheadAttention; in "text attention, ours" the same layers are first
+rewritten as Linear.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 import mclip_helpers as mh
+from mclip_helpers.display import Table
+
+
+class NotPossible(Exception):
+    """This recipe can't be used for this model; the message says why."""
 
 
 def full(model: nn.Module) -> None:
@@ -33,8 +39,12 @@ def heads(model: nn.Module) -> None:
 
 
 def peft_attention(model: nn.Module) -> None:
-    mh.freeze_batch_norm(model)
+    """By its class, for once: PEFT's adapter for attention is for this class alone."""
     names = [n for n, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)]
+    names = [name for name in names if mh.tower_of(name) == "text"]
+    if not names:
+        raise NotPossible("the text tower has no nn.MultiheadAttention, and PEFT adapts no other")
+    mh.freeze_batch_norm(model)
     get_peft_model(model, LoraConfig(r=8, lora_alpha=16, target_modules=names))
 
 
@@ -42,7 +52,7 @@ def our_attention(model: nn.Module) -> None:
     mh.inject_lora(model, targets=r"text\..*attn\.(q|k|v|out)_proj")
 
 
-WAYS: dict[str, Callable[[nn.Module], object]] = {
+RECIPES: dict[str, Callable[[nn.Module], object]] = {
     "full": full,
     "LoRA, default targets": mh.inject_lora,
     "LoRA, image targets": lambda model: mh.inject_lora(model, targets="image"),
@@ -53,7 +63,7 @@ WAYS: dict[str, Callable[[nn.Module], object]] = {
 
 
 class Step:
-    """One way to train one model, ready to take a step."""
+    """A model prepared by one recipe, ready to take a step of training."""
 
     def __init__(self, name: str, prepare: Callable[[nn.Module], object], batch: int):
         clip = mh.load_model(name, pretrained=None if name == "nano" else "random")
@@ -83,6 +93,44 @@ class Step:
             torch.cuda.synchronize()
 
 
+def steps_of(name: str, batch: int) -> tuple[dict[str, Step], list[str]]:
+    """A step for each recipe that is possible, and a sentence for each that is not."""
+    steps, left_out = {}, []
+    for recipe, prepare in RECIPES.items():
+        try:
+            steps[recipe] = Step(name, prepare, batch)
+        except NotPossible as error:
+            left_out.append(f"left out: {recipe}: {error}")
+    return steps, left_out
+
+
+def measure(steps: dict[str, Step], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each recipe's step in each round. The first step of each is not counted."""
+    for step in steps.values():
+        step()
+    seconds: dict[str, list[float]] = {recipe: [] for recipe in steps}
+    for _ in range(rounds):
+        for recipe, step in steps.items():
+            seconds[recipe].append(step())
+    return seconds
+
+
+def table(steps: dict[str, Step], seconds: dict[str, list[float]]) -> Table:
+    rows = []
+    for recipe, step in steps.items():
+        ratios = [own / full for own, full in zip(seconds[recipe], seconds["full"], strict=True)]
+        count = sum(p.numel() for p in step.parameters)
+        rows.append(
+            [
+                recipe,
+                f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})",
+                f"{count:,}",
+                f"{12 * count / 1e6:.2f} MB",
+            ]
+        )
+    return Table(["", "time of a step, full = 1", "trained", "gradient + AdamW's averages"], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", nargs="+", default=["nano"])
@@ -90,29 +138,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     for name in args.model:
-        steps = {way: Step(name, prepare, args.batch) for way, prepare in WAYS.items()}
-        for step in steps.values():
-            step()
-        seconds: dict[str, list[float]] = {way: [] for way in steps}
-        for _ in range(args.rounds):
-            for way, step in steps.items():
-                seconds[way].append(step())
-        rows = []
-        for way, step in steps.items():
-            ratios = [own / full for own, full in zip(seconds[way], seconds["full"], strict=True)]
-            count = sum(p.numel() for p in step.parameters)
-            rows.append(
-                [
-                    way,
-                    f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})",
-                    f"{count:,}",
-                    f"{12 * count / 1e6:.2f} MB",
-                ]
-            )
-        header = ["", "time of a step, full = 1", "trained", "gradient + AdamW's averages"]
+        steps, left_out = steps_of(name, args.batch)
+        seconds = measure(steps, args.rounds)
         device = next(iter(steps.values())).images.device
         print(f"{name}, batch {args.batch}, {device}, {args.rounds} rounds: median (range)")
-        print(mh.draw.Table(header, rows), end="\n\n")
+        print(table(steps, seconds), *left_out, sep="\n", end="\n\n")
 
 
 if __name__ == "__main__":

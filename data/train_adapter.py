@@ -2,8 +2,8 @@
 
     python data/train_adapter.py
 
-The settings are those of notebook 05, which explains them. Prints retrieval before and after, on
-the validation split; the test split is looked at in the notebooks alone.
+The settings are those of notebook 05, which explains them. Prints the model card, with retrieval
+on the validation split before and after; only the notebooks use the test split.
 """
 
 from __future__ import annotations

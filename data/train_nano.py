@@ -37,7 +37,7 @@ from mclip_helpers.data.emoji import EMOJI_SIZE, Emoji, draw_emoji, emoji_catalo
 from mclip_helpers.evaluation import retrieval
 from mclip_helpers.files import data_folder
 from mclip_helpers.loss import clamp_logit_scale, contrastive_loss
-from mclip_helpers.model.clip import NANO, load_model
+from mclip_helpers.model import NANO, load_model
 from mclip_helpers.training.schedule import warmup_cosine
 
 FLUENT = ("flat", "modern", "high-contrast")

@@ -28,26 +28,34 @@ from .data import (
 from .evaluation import Retrieval, embed, evaluate, retrieval, zero_shot
 from .files import data_folder
 from .gradient import Cause, Reason, Verdict, gradients, in_words, trace
-from .lora.adapters import (
+from .lora import (
+    SplitAttention,
     base_state_dict,
+    freeze_batch_norm,
+    fuse_attention,
+    inject_lora,
     load_adapter,
+    lora_layers,
+    lora_targets,
     merge_adapter,
     merged_state_dict,
     save_adapter,
-)
-from .lora.attention import SplitAttention, fuse_attention, split_attention
-from .lora.inject import (
-    freeze_batch_norm,
-    inject_lora,
-    lora_layers,
-    lora_targets,
+    split_attention,
     unfreeze_batch_norm,
     why_not,
 )
 from .loss import contrastive_loss
 from .machine import check_machine
-from .model.clip import APPLE_LICENCE, Clip, WeightsError, load_model, mobileclip_names
-from .model.compute import Compute, OutOfMemory, choose_compute
+from .model import (
+    APPLE_LICENCE,
+    Clip,
+    Compute,
+    OutOfMemory,
+    WeightsError,
+    choose_compute,
+    load_model,
+    mobileclip_names,
+)
 from .names import tower_of
 from .training.history import History
 from .training.loop import TrainingDiverged, train

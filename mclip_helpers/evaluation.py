@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from .data import PictureDataset
-from .model.clip import Clip
+from .model import Clip
 
 
 @contextmanager

@@ -16,11 +16,11 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from . import model as models
 from .data import emoji as emojis
 from .display import Table
 from .draw import graphviz
 from .files import data_folder
-from .model import clip as models
 from .model import compute
 
 PROJECT = "mclip-helpers"

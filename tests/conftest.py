@@ -16,7 +16,7 @@ from shown import HOSTILE
 import mclip_helpers as mh
 
 # Every claim about LoRA and attention must hold for all of these. The last is no MobileCLIP: its
-# image tower has `nn.MultiheadAttention`, and the text tower's names are the ends of its names.
+# image tower has fused attention, too, and the text tower's names are the ends of its names.
 CASES = ("nano", "MobileCLIP2-S0", "MobileCLIP-B", "ViT-B-32")
 
 

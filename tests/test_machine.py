@@ -14,9 +14,9 @@ import torch
 
 import mclip_helpers as mh
 from mclip_helpers import machine
+from mclip_helpers import model as models
 from mclip_helpers.data import emoji as emojis
 from mclip_helpers.draw import graphviz
-from mclip_helpers.model import clip as models
 from mclip_helpers.model.compute import Compute
 
 LACK = "→ "

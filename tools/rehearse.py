@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 
 import mclip_helpers as mh
 import run_notebooks
-from mclip_helpers.model.clip import hub_repository
+from mclip_helpers.model import hub_repository
 
 ROOT = Path(__file__).parent.parent
 MODEL_LINE = 'MODEL = "nano"'

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch, Rectangle
 from torch import nn
 
 from ..display import Chart
-from ..lora.inject import lora_layers, why_not
+from ..lora import lora_layers, why_not
 from ..names import block_of, tower_of
 from .colours import COLOURS, VACANT
 

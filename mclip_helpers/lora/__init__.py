@@ -1,0 +1,38 @@
+"""LoRA on a MobileCLIP, with PEFT's ordinary adapters underneath (notebook 02).
+
+targets.py     which layers carry an adapter
+attention.py   attention rewritten as Linear layers, which adapters need, and back
+batch_norm.py  running statistics that don't move
+inject.py      fresh adapters on a model
+state.py       the base's weights underneath, the merged ones, and a fingerprint
+adapters.py    save, load, merge
+card.py        the model card of a saved adapter; its text is in card_template.md
+"""
+
+from .adapters import load_adapter, merge_adapter, save_adapter
+from .attention import SplitAttention, fuse_attention, is_fused_attention, split_attention
+from .batch_norm import freeze_batch_norm, unfreeze_batch_norm
+from .inject import inject_lora, lora_layers
+from .state import base_state_dict, fingerprint, merged_state_dict, tensor_bytes
+from .targets import TARGET_SETS, lora_targets, why_not
+
+__all__ = [
+    "TARGET_SETS",
+    "SplitAttention",
+    "base_state_dict",
+    "fingerprint",
+    "freeze_batch_norm",
+    "fuse_attention",
+    "inject_lora",
+    "is_fused_attention",
+    "load_adapter",
+    "lora_layers",
+    "lora_targets",
+    "merge_adapter",
+    "merged_state_dict",
+    "save_adapter",
+    "split_attention",
+    "tensor_bytes",
+    "unfreeze_batch_norm",
+    "why_not",
+]

@@ -3,61 +3,65 @@
 `nn.MultiheadAttention` keeps the query, key and value projections in one raw parameter,
 `in_proj_weight` (3E, E), and uses `out_proj.weight` without ever calling `out_proj`. Neither can
 carry a LoRA adapter, which wraps a *module* and acts when that module is *called*. Here the same
-numbers move into `q_proj`, `k_proj`, `v_proj` and `out_proj`, each called in the open; afterwards
+numbers move into `q_proj`, `k_proj`, `v_proj` and `out_proj`, each of which is called; afterwards
 they move back, so that the state dict is open_clip's again.
 
 open_clip has an `Attention` of its own with the same four tensors, and its next major version uses
-it everywhere. Three ways to call such a layer are known here, one class for each: the arguments of
-its `forward` tell them apart.
+it everywhere. So attention is recognised by its parameters (`is_fused_attention`), not by its
+class. For each of the three signatures that such a layer's `forward` has, there is a class here
+that is called in the same way.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
-DROPOUTS = {"attn_drop": nn.Dropout, "out_drop": nn.Dropout}  # after the softmax, at the end
-FUSED = {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"}
+DROPOUTS = ("attn_drop", "out_drop")  # after the softmax, and after `out_proj`
+TENSORS = {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"}
+
+
+class FusedAttention(nn.Module):
+    """What `is_fused_attention` looks for. A type for signatures: no module is of this class."""
+
+    in_proj_weight: nn.Parameter
+    in_proj_bias: nn.Parameter | None
+    out_proj: nn.Linear
+    num_heads: int
 
 
 class SplitAttention(nn.Module):
-    """softmax(Q Kᵀ / √d) V, with Q, K, V and the output each through a Linear of its own.
+    """softmax(Q Kᵀ / √d) V, where a Linear each makes Q, K, V and the output.
 
-    Takes the arguments of `nn.MultiheadAttention.forward` and returns `(output, None)`; it
-    computes no attention weights, and says so if they are asked for. Its results differ from the
-    original's by rounding alone. The classes below it are the same layer, called in other ways.
+    Takes the arguments of `nn.MultiheadAttention.forward` and returns `(output, None)`. It computes
+    no attention weights: ValueError for `need_weights=True`. Its results differ from the original's
+    by rounding alone. The subclasses are the same layer with other signatures of `forward`.
     """
 
-    def __init__(self, original: nn.Module):
+    def __init__(self, original: FusedAttention):
+        """`original`: a module for which `is_fused_attention` is true. It loses its numbers."""
         super().__init__()
-        width, inner = original.out_proj.weight.shape
         self.num_heads = original.num_heads
         self.batch_first = getattr(original, "batch_first", True)
-        # A number in PyTorch, a layer in open_clip, which has a second one after `out_proj`.
-        layers = dict(original.named_children())
+        # Dropout is a number in PyTorch. In open_clip it is a layer, and a second one follows
+        # `out_proj`.
         number = getattr(original, "dropout", 0.0)
-        self.dropout = layers["attn_drop"].p if "attn_drop" in layers else number
-        self.output_dropout = layers["out_drop"].p if "out_drop" in layers else 0.0
-        like = {"device": original.in_proj_weight.device, "dtype": original.in_proj_weight.dtype}
-        bias = original.in_proj_bias is not None
-        for name, weight in zip(PROJECTIONS, original.in_proj_weight.chunk(3), strict=True):
-            setattr(self, name, nn.Linear(weight.shape[1], weight.shape[0], bias=bias, **like))
-        self.out_proj = nn.Linear(inner, width, bias=original.out_proj.bias is not None, **like)
-        with torch.no_grad():
-            for i, name in enumerate(PROJECTIONS):
-                getattr(self, name).weight.copy_(original.in_proj_weight.chunk(3)[i])
-                if bias:
-                    getattr(self, name).bias.copy_(original.in_proj_bias.chunk(3)[i])
-            self.out_proj.load_state_dict(original.out_proj.state_dict())
+        self.dropout: float = getattr(getattr(original, "attn_drop", None), "p", number)
+        self.output_dropout: float = getattr(getattr(original, "out_drop", None), "p", 0.0)
+        weights, bias = original.in_proj_weight.chunk(3), original.in_proj_bias
+        biases = (None, None, None) if bias is None else bias.chunk(3)
+        self.q_proj, self.k_proj, self.v_proj = map(_linear, weights, biases)
+        self.out_proj = _linear(original.out_proj.weight, original.out_proj.bias)
         self.requires_grad_(original.in_proj_weight.requires_grad)
         self.train(original.training)
-        # The original without its numbers, to be filled again by `fuse`. In a tuple, so that its
-        # parameters don't count as this module's.
+        # The original without its numbers, which `fuse` fills again. In a tuple, so that its
+        # parameters are not registered as this module's.
         self._shell = (original.to("meta"),)
 
     def forward(
@@ -90,9 +94,9 @@ class SplitAttention(nn.Module):
         key_padding_mask: torch.Tensor | None = None,
         is_causal: bool = False,
     ) -> torch.Tensor:
-        """What every way of calling it comes down to: (N, L, E) and twice (N, S, E) → (N, L, E).
+        """Attention of query (N, L, E) to key and value (N, S, E); returns (N, L, E).
 
-        A mask of floats is added to the scores; in a boolean one, True means "look away".
+        A mask of floats is added to the scores; where a boolean one is True, the key is ignored.
         """
         q, k, v = self.q_proj(query), self.k_proj(key), self.v_proj(value)
         q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
@@ -109,7 +113,7 @@ class SplitAttention(nn.Module):
         return F.dropout(out, self.output_dropout, self.training)
 
     @torch.no_grad()
-    def fuse(self) -> nn.Module:
+    def fuse(self) -> FusedAttention:
         """The original module with the numbers that the four layers hold now."""
         device = self.q_proj.weight.device
         original = self._shell[0].to_empty(device=device).to(self.q_proj.weight.dtype)
@@ -123,31 +127,48 @@ class SplitAttention(nn.Module):
 
 
 class SplitSelfAttention(SplitAttention):
-    """Called like the `Attention` of open_clip 3: x in, x out; True in a mask means "look away"."""
+    """Called like the `Attention` of open_clip 3: only self-attention.
 
-    def forward(self, x: torch.Tensor, attn_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """x (N, L, E)."""
+    Where a boolean mask is True, the key is ignored.
+    """
+
+    def forward(  # type: ignore[override]
+        self, x: torch.Tensor, attn_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x (N, L, E) → (N, L, E)."""
         return self.attend(x, x, x, attn_mask)
 
 
 class SplitCrossAttention(SplitAttention):
-    """Called like the `Attention` of open_clip 4, where True in a mask means "look here".
+    """Called like the `Attention` of open_clip 4: self-attention or cross-attention.
 
-    That is how `scaled_dot_product_attention` has it, and the opposite of open_clip 3 and of
-    `nn.MultiheadAttention`.
+    Where a boolean mask is True, the key is used. `scaled_dot_product_attention` has the same
+    convention; open_clip 3 and `nn.MultiheadAttention` have the opposite one.
     """
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         x: torch.Tensor,
         k_x: torch.Tensor | None = None,
         v_x: torch.Tensor | None = None,
         attn_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """x (N, L, E); k_x and v_x (N, S, E), each x itself if it is not given."""
+        """x (N, L, E), k_x and v_x (N, S, E), each of these x itself if not given → (N, L, E)."""
         if attn_mask is not None and attn_mask.dtype == torch.bool:
             attn_mask = ~attn_mask
         return self.attend(x, x if k_x is None else k_x, x if v_x is None else v_x, attn_mask)
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    """A Linear with a copy of `weight` (out, in) and `bias` (out)."""
+    out_features, in_features = weight.shape
+    like = {"device": weight.device, "dtype": weight.dtype}
+    layer = nn.Linear(in_features, out_features, bias=bias is not None, **like)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        if bias is not None:
+            layer.bias.copy_(bias)
+    return layer
 
 
 def _additive_mask(
@@ -156,7 +177,10 @@ def _additive_mask(
     q: torch.Tensor,
     k: torch.Tensor,
 ) -> torch.Tensor | None:
-    """Both masks as one that is added to the scores."""
+    """Both masks as one, which is added to the scores; None without a mask.
+
+    `attn_mask`: (L, S), or (N · heads, L, S); `key_padding_mask`: (N, S).
+    """
 
     def additive(mask: torch.Tensor) -> torch.Tensor:
         if mask.dtype != torch.bool:
@@ -174,63 +198,71 @@ def _additive_mask(
     return total
 
 
-def _arguments(kind: type[nn.Module]) -> tuple[str, ...]:
+def _parameters(kind: type[nn.Module]) -> tuple[str, ...]:
+    """The names of the parameters of `kind.forward`, `self` included."""
     return tuple(inspect.signature(kind.forward).parameters)
 
 
-# Each takes what the class that it stands in for takes.
-WAYS_TO_CALL = {
-    _arguments(kind): kind for kind in (SplitAttention, SplitSelfAttention, SplitCrossAttention)
+# The class that replaces a fused attention, by the signature of the attention's `forward`.
+BY_SIGNATURE = {
+    _parameters(kind): kind for kind in (SplitAttention, SplitSelfAttention, SplitCrossAttention)
 }
 
 
-def _is_fused_attention(module: nn.Module) -> bool:
-    """By its shape, not by its class; and only if four Linear layers say all that it does."""
-    weight = getattr(module, "in_proj_weight", None)
+def is_fused_attention(module: nn.Module) -> TypeGuard[FusedAttention]:
+    """Whether `module` is attention that four Linear layers can express.
+
+    It has `in_proj_weight`, a Linear `out_proj` and `num_heads`, of whatever class it is, and
+    nothing that the four layers would lose: a norm of the queries, a scale per head, a `bias_k`.
+    """
+    weight, heads = getattr(module, "in_proj_weight", None), getattr(module, "num_heads", None)
     if not (
         isinstance(weight, nn.Parameter)
         and isinstance(getattr(module, "out_proj", None), nn.Linear)
-        and hasattr(module, "num_heads")
+        and isinstance(heads, int)
     ):
         return False
-    # Anything more (a norm of the queries, a scale per head, a `bias_k`) would be lost.
     tensors = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
-    scale = (weight.shape[0] // 3 // module.num_heads) ** -0.5
+    scale = (weight.shape[0] // 3 // heads) ** -0.5
     return (
-        tensors <= FUSED
-        and all(
-            name == "out_proj" or isinstance(layer, DROPOUTS.get(name, nn.Identity))
-            for name, layer in module.named_children()
-        )
+        tensors <= TENSORS
+        and all(_is_expressible(name, layer) for name, layer in module.named_children())
         and math.isclose(getattr(module, "scale", scale), scale)
         and not getattr(module, "add_zero_attn", False)
     )
 
 
-def split_attention(model: nn.Module) -> list[str]:
-    """Rewrite every fused attention of `model`, in place. Returns the names of what it rewrote.
+def _is_expressible(name: str, layer: nn.Module) -> bool:
+    """Whether `SplitAttention` does what this child of a fused attention does."""
+    if name in DROPOUTS:
+        return isinstance(layer, nn.Dropout)
+    return name == "out_proj" or isinstance(layer, nn.Identity)
 
-    One that does more than four Linear layers can say is left as it is. Raises ValueError, before
-    anything is changed, for one that could be rewritten but is called in a way not known here:
-    left alone, it would miss its adapters without a word.
+
+def split_attention(model: nn.Module) -> list[str]:
+    """Rewrite every fused attention of `model` as Linear layers, in place. Returns their names.
+
+    Attention that four Linear layers can't express stays as it is. Raises ValueError, before
+    anything is changed, for one that they can express but whose `forward` has an unknown signature:
+    left as it is, it would get no adapters, and nobody would notice.
     """
-    found = {name: module for name, module in model.named_modules() if _is_fused_attention(module)}
-    for name, module in found.items():
-        if _arguments(type(module)) not in WAYS_TO_CALL:
-            known = " or ".join(f"({', '.join(names[1:])})" for names in WAYS_TO_CALL)
+    fused = {name: module for name, module in model.named_modules() if is_fused_attention(module)}
+    for name, module in fused.items():
+        if _parameters(type(module)) not in BY_SIGNATURE:
+            known = " or ".join(f"({', '.join(names[1:])})" for names in BY_SIGNATURE)
             raise ValueError(
                 f"the attention {name!r} is a {type(module).__name__} whose forward takes "
-                f"({', '.join(_arguments(type(module))[1:])}), not {known}: to rewrite it, "
-                f"attention.py needs one more class that is called in this way"
+                f"({', '.join(_parameters(type(module))[1:])}), not {known}: to rewrite it, "
+                f"attention.py needs one more class with this signature"
             )
-    for name, module in found.items():
-        model.set_submodule(name, WAYS_TO_CALL[_arguments(type(module))](module))
-    return list(found)
+    for name, module in fused.items():
+        model.set_submodule(name, BY_SIGNATURE[_parameters(type(module))](module))
+    return list(fused)
 
 
 def fuse_attention(model: nn.Module) -> list[str]:
-    """Undo `split_attention`, in place. Returns the names of what it put back."""
-    names = [name for name, module in model.named_modules() if isinstance(module, SplitAttention)]
-    for name in names:
-        model.set_submodule(name, model.get_submodule(name).fuse())
-    return names
+    """Undo `split_attention`, in place. Returns the names of the attentions that it put back."""
+    split = {n: module for n, module in model.named_modules() if isinstance(module, SplitAttention)}
+    for name, module in split.items():
+        model.set_submodule(name, module.fuse())
+    return list(split)

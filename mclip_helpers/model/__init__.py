@@ -1,0 +1,29 @@
+"""A MobileCLIP with everything that belongs to it, and what it is computed on (notebook 01).
+
+clip.py      Clip, load_model
+nano.py      the architecture of `nano`, and its compact weight file
+weights.py   weight files: where they are, how they are read, what can be wrong with them
+compute.py   device, precision, loader workers, memory
+"""
+
+from .clip import Clip, ClipModel, base_name, load_model, mobileclip_names
+from .compute import Compute, OutOfMemory, choose_compute
+from .nano import NANO
+from .weights import APPLE_LICENCE, RANDOM, WeightsError, hub_repository, is_apples
+
+__all__ = [
+    "APPLE_LICENCE",
+    "NANO",
+    "RANDOM",
+    "Clip",
+    "ClipModel",
+    "Compute",
+    "OutOfMemory",
+    "WeightsError",
+    "base_name",
+    "choose_compute",
+    "hub_repository",
+    "is_apples",
+    "load_model",
+    "mobileclip_names",
+]

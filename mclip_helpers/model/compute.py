@@ -1,7 +1,7 @@
-"""What the numbers are computed on, and in which precision: chosen by what the machine has.
+"""Device, precision and loader workers, chosen by what the machine has.
 
 Parameters, adapters and the loss stay in fp32. Where a GPU is fast in half precision, the matrix
-products and convolutions of a training step are done in it (*autocast*).
+products and convolutions of a training step run in it (*autocast*).
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-WORDS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 MAX_WORKERS = 4
 
 
 class OutOfMemory(RuntimeError):
-    """The memory is full. The step was not taken; what was learned before it is in the weights."""
+    """The memory is full. The step was not taken; the weights are those of the step before."""
 
 
 @dataclass(frozen=True)
 class Compute:
-    """A device, the precision of a training step on it, and how many processes read pictures.
+    """A device, the precision of a training step on it, and the number of loader workers.
 
-    `str()` says all of it in one line. `workers` is for a DataLoader; 0 means "in this process".
+    `workers` is a DataLoader's `num_workers`: 0 means that the training process reads the pictures
+    itself. `name` describes the device. `str()` gives all of it in one line.
     """
 
     device: torch.device
@@ -36,13 +37,12 @@ class Compute:
     name: str
 
     def __str__(self) -> str:
-        how = WORDS[self.precision]
+        precision = PRECISIONS[self.precision]
         if self.precision != torch.float32:
-            how += " autocast"
-            how += " with a gradient scaler" if self.precision == torch.float16 else ""
-            how += ", adapters and loss in fp32"
-        read = f"{self.workers} loader workers" if self.workers else "no loader workers"
-        return f"{self.name}: {how}, {read}"
+            precision += " autocast"
+            precision += " with a gradient scaler" if self.precision == torch.float16 else ""
+            precision += ", adapters and loss in fp32"
+        return f"{self.name}: {precision}, {self.workers or 'no'} loader workers"
 
     def autocast(self) -> torch.autocast:
         """A context in which matrix products and convolutions run in `precision`."""
@@ -50,17 +50,17 @@ class Compute:
         return torch.autocast(self.device.type, self.precision if half else None, enabled=half)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """A gradient scaler: needed in fp16, whose smallest numbers gradients fall below.
+        """A gradient scaler for fp16, in which small gradients would become zero.
 
-        In the other precisions it passes everything on unchanged. It begins lower than PyTorch's
-        own 2¹⁶, at which nano's first gradient overflows, so that the first step would be lost.
+        In the other precisions it changes nothing. It begins at 2¹²: at PyTorch's own 2¹⁶, nano's
+        first gradient overflows, and the first step would be skipped.
         """
         half = self.precision == torch.float16
         return torch.amp.GradScaler(self.device.type, init_scale=2.0**12, enabled=half)
 
     @property
     def free_memory(self) -> int:
-        """Bytes that are free on the device now; on MPS, those that it recommends to use."""
+        """Bytes that are free on the device now; on MPS, up to the limit that it recommends."""
         if self.device.type == "cuda":
             return torch.cuda.mem_get_info(self.device)[0]
         if self.device.type == "mps":
@@ -69,18 +69,18 @@ class Compute:
 
     @contextmanager
     def memory_advice(self, batch_size: int) -> Iterator[None]:
-        """Where the block runs out of memory: free what it held, and raise OutOfMemory with advice.
+        """Turn an out-of-memory error of the block into OutOfMemory, which says what to change.
 
-        The weights keep what every step before this one has taught them.
+        What the failed step held is freed, so that a smaller one can be tried at once.
         """
         try:
             yield
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-            # What the failed step still holds would fill the memory for the next try, too.
+            # The frames of the traceback hold the failed step's activations.
             traceback.clear_frames(error.__traceback__)
-            said = str(error).splitlines()[0]
+            message = str(error).splitlines()[0]
         else:
             return
         if self.device.type == "cuda":
@@ -90,23 +90,24 @@ class Compute:
             f"is lost: the model is as the last whole step left it, so save it or train on. Take "
             f"batch_size={max(2, batch_size // 2)}; or targets='default', which keep far less than "
             f"'image' or 'all' (notebook 04 shows why); or delete other models and restart the "
-            f"kernel. It said: {said}"
+            f"kernel. PyTorch's message: {message}"
         ) from None
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has a class for it; MPS and the CPU only say so."""
-    said = str(error).lower()
+    """CUDA raises a class of its own; on MPS and on a CPU only PyTorch's message tells."""
+    message = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or any(
-        words in said for words in ("out of memory", "can't allocate memory")
+        words in message for words in ("out of memory", "can't allocate memory")
     )
 
 
 def choose_compute(device: str | torch.device | None = None) -> Compute:
-    """The best that this machine has, or what there is to say of `device`.
+    """Precision and workers for `device`, or for the best device of this machine.
 
-    CUDA before Apple's MPS before the CPU. On CUDA bf16 from compute capability 8 on, otherwise
-    fp16 with a gradient scaler: older GPUs only emulate bf16, though PyTorch calls it supported.
+    CUDA comes before Apple's MPS, MPS before the CPU. On CUDA the precision is bf16 from compute
+    capability 8 on, and fp16 below: older GPUs only emulate bf16, though PyTorch calls it
+    supported. Elsewhere it is fp32.
     """
     device = torch.device(device) if device is not None else _best_device()
     cores = usable_cores()
@@ -117,7 +118,7 @@ def choose_compute(device: str | torch.device | None = None) -> Compute:
         name = torch.cuda.get_device_name(device)
         name = f"{name} (compute capability {major}.{minor}, {gigabytes:.0f} GB)"
         return Compute(device, precision, min(cores, MAX_WORKERS), name)
-    # Without CUDA the model itself needs the cores, and on a Mac each worker starts slowly.
+    # No workers: on a CPU the model needs the cores, and on a Mac each worker starts slowly.
     name = "Apple's GPU (MPS)" if device.type == "mps" else f"CPU ({cores} cores)"
     return Compute(device, torch.float32, 0, name)
 
@@ -129,6 +130,6 @@ def _best_device() -> torch.device:
 
 
 def usable_cores() -> int:
-    """Those that this process may use: a container or a batch system may have lent only some."""
-    usable = getattr(os, "sched_getaffinity", None)
-    return len(usable(0)) if usable else os.cpu_count() or 1
+    """The CPU cores that this process may use: in a container perhaps fewer than there are."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -10,8 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..data import PictureDataset
-from ..lora.adapters import tensor_bytes
-from ..lora.inject import lora_layers
+from ..lora import lora_layers, tensor_bytes
 from .setup import Settings
 from .state import trainable_parameters
 

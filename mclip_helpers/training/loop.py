@@ -16,8 +16,7 @@ from tqdm import tqdm
 from ..data import PictureDataset, set_epoch
 from ..evaluation import evaluate
 from ..loss import NotFiniteError, clamp_logit_scale, contrastive_loss
-from ..model.clip import Clip
-from ..model.compute import OutOfMemory
+from ..model import Clip, OutOfMemory
 from .checkpoint import Checkpoint
 from .fingerprint import run_fingerprint
 from .history import History

@@ -13,7 +13,7 @@ from textwrap import fill
 
 import torch
 
-from ..model.clip import NANO, Clip
+from ..model import NANO, Clip
 
 LARGEST_BATCH, CPU_BATCH = 128, 32
 # MB that autograd keeps for one pair of picture and caption in fp32, with adapters on all of the

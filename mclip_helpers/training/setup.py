@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from ..data import PictureDataset, loader, set_epoch
-from ..model.clip import Clip
+from ..model import Clip
 from .schedule import warmup_cosine
 from .state import TrainingState, trainable_parameters
 

@@ -11,7 +11,7 @@ from ..data.pairs import PictureDataset
 from ..draw.colours import COLOURS
 from ..draw.markup import cards, image_tag, small_print
 from ..evaluation import embed, zero_shot
-from ..model.clip import Clip
+from ..model import Clip
 
 
 def search_box(

@@ -1,197 +1,192 @@
-"""An adapter as other people meet it: a folder with a card, whose own lines of code must work."""
+"""A saved adapter is whole, belongs to its base, and comes back as it was."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
+import copy
+import hashlib
 import re
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from conftest import fresh
-from huggingface_hub import ModelCard
-from peft import PeftConfig, PeftModel
-from torch import nn
+from conftest import fresh, load_once
+from lora_checks import adapter_state, form, same_bits, untouched, with_random_adapters
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
 
 import mclip_helpers as mh
-import rehearse
-from mclip_helpers.lora import card
-
-METRICS = {"R@1, picture to text, of 823 emoji": (0.267, 0.3125)}
-DATA = "718 drawings of emoji. OpenMoji pictures: © the OpenMoji project, CC-BY-SA 4.0"
-# Nobody else has this package: importing it fails, as it would there.
-WITHOUT_US = "import sys; sys.modules['mclip_helpers'] = None\n"
+from mclip_helpers.lora.adapters import BASE_FILE
+from mclip_helpers.lora.state import fingerprint
 
 
-def adapted(clip: mh.Clip, targets: str = "default") -> PeftModel:
-    """Adapters that do something, and a temperature of their own."""
-    torch.manual_seed(0)
-    peft = mh.inject_lora(clip.model, rank=4, targets=targets)
-    for _, layer in mh.lora_layers(peft):
-        nn.init.normal_(layer.lora_B["default"].weight, std=0.02)
+@pytest.fixture
+def folder(nano: mh.Clip, tmp_path: Path) -> Path:
+    return mh.save_adapter(with_random_adapters(nano), tmp_path / "adapter")
+
+
+# ------------------------------------------------------------------------------------------ loading
+
+
+def test_a_loaded_adapter_is_frozen_unless_asked_for(folder: Path):
+    peft = mh.load_adapter(fresh("nano").model, folder)
+    assert not any(p.requires_grad for p in peft.parameters())
+    peft = mh.load_adapter(fresh("nano").model, folder, trainable=True)
+    assert set(mh.trainable_parameters(peft)) == set(adapter_state(peft))
+
+
+def test_an_adapter_of_another_model_is_refused_with_both_names(folder: Path):
+    other = fresh("ViT-B-32")
+    with pytest.raises(ValueError, match=r"made for 'nano/nano', not for 'ViT-B-32/random'"):
+        mh.load_adapter(other.model, folder)
+    untouched(other.model, "ViT-B-32")
+
+
+def test_the_same_name_with_other_weights_is_refused_with_both_fingerprints(folder: Path):
+    """One number, changed by one unit in its last place."""
+    model = fresh("nano").model
+    weight = model.text.transformer.resblocks[0].attn.in_proj_weight
     with torch.no_grad():
-        clip.model.logit_scale.fill_(2.0)
-    return peft.eval()
+        weight[0, 0] = torch.nextafter(weight[0, 0], torch.tensor(torch.inf))
+    before, state = form(model), copy.deepcopy(model.state_dict())
+    was, now = fingerprint(load_once("nano").model), fingerprint(model)
+    assert was != now
+    words = rf"'nano/nano' with other weights \(fingerprint {was}\) than this .* has \({now}\)"
+    with pytest.raises(ValueError, match=words):
+        mh.load_adapter(model, folder)
+    assert form(model) == before
+    same_bits(model.state_dict(), state)
 
 
-def snippets(folder: Path) -> list[str]:
-    """The blocks of Python in the card: without this package, and with it."""
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+@pytest.mark.parametrize("lacking", [BASE_FILE, "adapter_config.json", "adapter_model.safetensors"])
+def test_a_folder_that_is_not_a_whole_adapter_is_refused(folder: Path, lacking: str):
+    (folder / lacking).unlink()
+    model = fresh("nano").model
+    with pytest.raises(FileNotFoundError, match=rf"not an adapter.*: no {re.escape(lacking)}"):
+        mh.load_adapter(model, folder)
+    untouched(model, "nano")
 
 
-def run(code: str, folder: Path, **environment: str) -> str:
-    """Run `code` in `folder` as a new process; what it printed last."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
+def test_a_missing_folder_is_refused(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="nowhere is not an adapter"):
+        mh.load_adapter(fresh("nano").model, tmp_path / "nowhere")
+
+
+def test_a_damaged_adapter_file_is_refused(folder: Path):
+    path = folder / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    model = fresh("nano").model
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors is damaged"):
+        mh.load_adapter(model, folder)
+    untouched(model, "nano")
+
+
+def test_an_adapter_file_that_lacks_a_tensor_is_refused(folder: Path):
+    """PEFT would load it with a warning, and the layer would compute with a random A."""
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    del tensors[next(iter(tensors))]
+    save_file(tensors, path)
+    model = fresh("nano").model
+    with pytest.raises(ValueError, match="is damaged, or not the file"):
+        mh.load_adapter(model, folder)
+    untouched(model, "nano")
+
+
+def test_loading_onto_a_model_with_adapters_is_refused(nano: mh.Clip, folder: Path):
+    """`nano` has them since `folder` was made."""
+    before, adapters = form(nano.model), adapter_state(nano.model)
+    with pytest.raises(ValueError, match="has LoRA adapters already"):
+        mh.load_adapter(nano.model, folder)
+    assert form(nano.model) == before
+    same_bits(adapter_state(nano.model), adapters)
+
+
+# ------------------------------------------------------------------------------------------- saving
+
+
+@pytest.mark.parametrize("where", ["in PEFT", "in the note", "in the last rename"])
+def test_a_failed_save_leaves_the_old_adapter_and_nothing_else(
+    folder: Path, where: str, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    digest = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).digest()
+    new = fresh("nano")
+    peft = with_random_adapters(new, seed=1)
+    if where == "in PEFT":
+        save = PeftModel.save_pretrained
+
+        def half(*args, **kwargs):
+            save(*args, **kwargs)
+            fail()
+
+        monkeypatch.setattr(PeftModel, "save_pretrained", half)
+    elif where == "in the note":
+        monkeypatch.setattr(Path, "write_text", fail)
+    else:
+        rename = Path.rename
+
+        def all_but_the_new(path: Path, to: Path) -> Path:
+            return fail() if path.name == "adapter" and to == folder else rename(path, to)
+
+        monkeypatch.setattr(Path, "rename", all_but_the_new)
+    with pytest.raises(OSError, match="no space left"):
+        mh.save_adapter(peft, folder)
+    monkeypatch.undo()
+
+    assert [path.name for path in folder.parent.iterdir()] == ["adapter"]
+    assert hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).digest() == digest
+    mh.load_adapter(fresh("nano").model, folder)
+
+
+def test_a_save_replaces_what_was_there(nano: mh.Clip, folder: Path):
+    (folder / "stray").write_text("of an older run")
+    new = with_random_adapters(fresh("nano"), seed=1)
+    mh.save_adapter(new, folder)
+    loaded = mh.load_adapter(fresh("nano").model, folder)
+    same_bits(adapter_state(loaded), adapter_state(new))
+    assert not torch.equal(
+        next(iter(adapter_state(loaded).values())), next(iter(adapter_state(nano.model).values()))
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout.strip().splitlines()[-1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Given:
-    """An adapter for MobileCLIP2-S0, given away with its merged model."""
-
-    folder: Path
-    cache: Path
-    shares: list[float]
-    picture: Path
-
-
-@pytest.fixture(scope="module")
-def apple(tmp_path_factory: pytest.TempPathFactory) -> Given:
-    """Random weights stand in for Apple's, in a hub cache of their own."""
-    cache, folder = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("given") / "adapter"
-    rehearse.fill_cache(cache, "MobileCLIP2-S0")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        clip = mh.load_model("MobileCLIP2-S0", cache_dir=cache, device="cpu")
-    peft = adapted(clip)
-    mh.save_adapter(peft, folder, data=DATA, metrics=METRICS, merged=True)
-    ((picture, _),) = mh.emoji_dataset("twemoji").find("cat face")
-    picture.save(folder / "picture.png")
-    shares = mh.zero_shot(clip, [picture], ["a cat", "a dog"])[0].tolist()
-    return Given(folder, cache, shares, folder / "picture.png")
-
-
-def test_the_cards_lines_for_open_clip_alone_give_the_adapted_models_answer(apple: Given):
-    plain, _ = snippets(apple.folder)
-    printed = run(WITHOUT_US + plain, apple.folder)
-    said = {k: float(v) for k, v in re.findall(r"'(a \w+)': ([\d.e-]+)", printed)}
-    assert list(said) == ["a cat", "a dog"]
-    assert list(said.values()) == pytest.approx(apple.shares, abs=1e-5)
-    assert abs(apple.shares[0] - apple.shares[1]) > 1e-4  # else any model would pass
-
-
-def test_the_cards_lines_for_this_package_give_the_same_answer(apple: Given):
-    _, ours = snippets(apple.folder)
-    ask = """
-from PIL import Image
-picture = Image.open("picture.png").convert("RGB")
-print(mh.zero_shot(clip, [picture], ["a cat", "a dog"])[0].tolist())
-"""
-    printed = run(ours + ask, apple.folder, HF_HUB_CACHE=str(apple.cache))
-    assert json.loads(printed) == pytest.approx(apple.shares, abs=1e-6)
-
-
-def test_nanos_card_says_what_plain_open_clip_lacks_and_its_lines_work(tmp_path: Path):
-    clip = fresh("nano")
-    folder = mh.save_adapter(adapted(clip, "all"), tmp_path / "adapter", merged=True)
-    ((picture, _),) = mh.emoji_dataset("twemoji").find("cat face")
-    picture.save(folder / "picture.png")
-    plain, _ = snippets(folder)
-    assert "import mclip_helpers  #" in plain
-    printed = run(plain, folder)
-    expected = mh.zero_shot(clip, [picture], ["a cat", "a dog"])[0].tolist()
-    said = [float(share) for share in re.findall(r": ([\d.e-]+)", printed)]
-    assert said == pytest.approx(expected, abs=1e-5)
-    assert not (folder / "NOTICE").exists()
-
-
-@pytest.mark.parametrize("name", ["nano", "MobileCLIP2-S0", "ViT-B-32"])
-def test_the_merged_numbers_are_those_of_a_merge_and_the_adapter_stays(name: str):
-    peft = adapted(fresh(name), "all")
-    before = {key: value.clone() for key, value in peft.state_dict().items()}
-    merged = mh.merged_state_dict(peft)
-    after = peft.state_dict()
-    assert all(torch.equal(after[key], before[key]) for key in before)
-    by_peft = mh.merge_adapter(peft).state_dict()
-    assert merged.keys() == by_peft.keys()
-    assert all(torch.equal(merged[key], by_peft[key]) for key in merged)
-
-
-def test_the_head_of_the_card_is_what_the_hub_reads(apple: Given):
-    text = (apple.folder / "README.md").read_text(encoding="utf-8")
-    head = yaml.safe_load(text.split("---")[1])
-    assert head["base_model"] == "timm/MobileCLIP2-S0-OpenCLIP"
-    assert head["base_model_relation"] == "adapter"
-    assert head["library_name"] == "peft"
-    assert head["license"] == "apple-amlr"
-    assert head["pipeline_tag"] == "zero-shot-image-classification"
-    assert {"lora", "mobileclip", "open_clip"} <= set(head["tags"])
-    assert ModelCard(text).data.license == "apple-amlr"
-
-
-def test_peft_finds_the_base_by_its_name_on_the_hub(apple: Given):
-    config = PeftConfig.from_pretrained(apple.folder)
-    assert config.base_model_name_or_path == "timm/MobileCLIP2-S0-OpenCLIP"
-    assert (config.r, config.lora_alpha, config.peft_type.value) == (4, 16, "LORA")
-
-
-def test_the_card_says_what_it_was_given(apple: Given):
-    text = (apple.folder / "README.md").read_text(encoding="utf-8")
-    assert DATA in text
-    assert "| R@1, picture to text, of 823 emoji | 26.7% | 31.2% |" in text
-    assert "5 layers of the image tower, 48 of the text tower" in text
-    assert "`text.transformer.resblocks.0.attn.q_proj`" in text
-
-
-def test_a_derivative_of_apples_weights_carries_their_notice_and_says_what_changed(apple: Given):
-    for folder in (apple.folder, apple.folder / "merged"):
-        notice = (folder / "NOTICE").read_text(encoding="utf-8")
-        assert notice.startswith(
-            "Apple Machine Learning Research Model is licensed under the Apple Machine Learning "
-            "Research Model License Agreement."
-        )
-        assert "LoRA adapters were trained for MobileCLIP2-S0" in notice
-    text = (apple.folder / "README.md").read_text(encoding="utf-8")
-    assert "for research, not for products" in text and "a copy of the agreement" in text
-
-
-@pytest.mark.parametrize(
-    ("base", "licence", "words"),
-    [
-        ("nano/nano", "apache-2.0", "Apache-2.0"),
-        ("MobileCLIP-S1/datacompdr", "apple-amlr", "for research, not for products"),
-        ("MobileCLIP2-S0/random", None, "random weights"),
-        ("ViT-B-32/openai", None, "whose own card says which"),
-    ],
-)
-def test_the_licence_is_the_bases_and_never_made_up(base: str, licence: str | None, words: str):
-    config = mh.inject_lora(fresh("nano").model).peft_config["default"]
-    text = card.write(base, None, config, ["visual.trunk.head.fc"], "", {}, merged=False)
-    assert yaml.safe_load(text.split("---")[1]).get("license") == licence
-    assert words in text.partition("## Licence")[2]
-
-
-def test_what_nobody_gave_is_not_made_up(tmp_path: Path):
-    folder = mh.save_adapter(adapted(fresh("nano")), tmp_path / "adapter")
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    assert text.count("Not given.") == 2
-    assert "merged=True" in text and not (folder / "merged").exists()
-    assert len(snippets(folder)) == 1
+    assert [path.name for path in folder.parent.iterdir()] == ["adapter"]
+    assert not (folder / "stray").exists()
 
 
 def test_a_save_without_the_merged_model_takes_an_old_one_away(tmp_path: Path):
-    peft = adapted(fresh("nano"))
+    peft = with_random_adapters(fresh("nano"))
     folder = mh.save_adapter(peft, tmp_path / "adapter", merged=True)
     assert (folder / "merged").is_dir()
     mh.save_adapter(peft, folder)
     assert not (folder / "merged").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_saving_asks_no_network(nano: mh.Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """PEFT would look the base up on the hub, and warn that it could not."""
+    asked = []
+
+    def refuse(*args, **kwargs):
+        asked.append(args)
+        raise OSError("no network here")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    mh.save_adapter(mh.inject_lora(nano.model, targets="all"), tmp_path / "adapter")
+    assert asked == []
+
+
+def test_a_trained_logit_scale_travels_with_the_adapter(
+    nano: mh.Clip, emoji: mh.PictureDataset, tmp_path: Path
+):
+    start = nano.model.logit_scale.item()
+    peft = mh.inject_lora(nano.model)
+    mh.train(nano, emoji, epochs=1, batch_size=8, train_logit_scale=True, progress=False)
+    trained = nano.model.logit_scale.detach().clone()
+    assert trained.item() != start
+
+    model = fresh("nano").model
+    loaded = mh.load_adapter(model, mh.save_adapter(peft, tmp_path / "adapter"))
+    assert torch.equal(model.logit_scale, trained)
+    assert torch.equal(mh.merge_adapter(loaded).state_dict()["logit_scale"], trained)

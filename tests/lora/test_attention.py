@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from conftest import CASES, fresh, load_once
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lora_checks import same_bits
 from torch import nn
 
 import mclip_helpers as mh
+from mclip_helpers.lora import is_fused_attention
 
 EXACT = {"rtol": 0, "atol": 1e-10}  # in float64: rounding and nothing else
 MASKS = ("none", "bool", "float", "bool per head", "float per head", "causal", "is_causal")
@@ -463,17 +465,16 @@ def test_an_attention_that_four_layers_cannot_express_is_left_alone(attention):
     same_bits(model.state_dict(), before)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_fused_attention_is_recognised_whatever_its_class(kind):
+    assert is_fused_attention(build(kind))
+    assert not is_fused_attention(split(build(kind)))
+    assert not is_fused_attention(build(kind).out_proj)
+
+
 # ---- whole models -------------------------------------------------------------------------------
 
 SPLIT = {"nano": 3, "MobileCLIP2-S0": 12, "MobileCLIP-B": 12, "ViT-B-32": 24}
-
-
-def same_bits(state: dict[str, torch.Tensor], before: dict[str, torch.Tensor]) -> None:
-    """Same names in the same order, same shapes, types and bits."""
-    assert list(state) == list(before)
-    for name, value in state.items():
-        assert value.dtype == before[name].dtype
-        assert torch.equal(value, before[name]), name
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -487,7 +488,9 @@ def test_splitting_changes_no_output_of_a_whole_model(name: str):
 
     with torch.no_grad():
         text, image = model.encode_text(tokens), model.encode_image(images)
+        fused = [n for n, module in model.named_modules() if is_fused_attention(module)]
         names = mh.split_attention(model)
+        assert names == fused
         assert len(names) == SPLIT[name]
         close(model.encode_text(tokens), text)
         close(model.encode_image(images), image)

@@ -31,7 +31,7 @@ def pretend_cuda(monkeypatch: pytest.MonkeyPatch, name: str, capability: tuple[i
 
 
 @pytest.mark.parametrize(
-    ("name", "capability", "precision", "said"),
+    ("name", "capability", "precision", "words"),
     [
         ("Tesla P100", (6, 0), torch.float16, "fp16 autocast with a gradient scaler"),
         ("Tesla T4", (7, 5), torch.float16, "fp16 autocast with a gradient scaler"),
@@ -41,14 +41,14 @@ def pretend_cuda(monkeypatch: pytest.MonkeyPatch, name: str, capability: tuple[i
     ],
 )
 def test_on_cuda_the_compute_capability_decides(
-    name, capability, precision, said, monkeypatch: pytest.MonkeyPatch
+    name, capability, precision, words, monkeypatch: pytest.MonkeyPatch
 ):
     pretend_cuda(monkeypatch, name, capability)
     chosen = mh.choose_compute()
     assert chosen.device.type == "cuda"
     assert chosen.precision == precision
     assert str(chosen).startswith(f"{name} (compute capability {capability[0]}.{capability[1]}")
-    assert "15 GB" in str(chosen) and said in str(chosen)
+    assert "15 GB" in str(chosen) and words in str(chosen)
     assert "\n" not in str(chosen)
 
 
@@ -138,7 +138,7 @@ def test_out_of_memory_is_answered_with_what_to_change(error: RuntimeError):
     assert "batch_size=64" in message and "batch_size=32" in message
     assert "targets='default'" in message and "Nothing is lost" in message
     assert str(error).splitlines()[0] in message
-    assert "more" not in message.rpartition("It said:")[2]
+    assert "more" not in message.rpartition("PyTorch's message:")[2]
 
 
 def test_other_errors_are_none_of_its_business():

@@ -12,7 +12,7 @@ import torch
 
 import mclip_helpers as mh
 from mclip_helpers.data.emoji import draw_emoji, emoji_catalogue
-from mclip_helpers.model.clip import _nano_state
+from mclip_helpers.model.nano import read_compact
 
 SCRIPT = Path(__file__).parent.parent.parent / "data" / "train_nano.py"
 
@@ -66,7 +66,7 @@ def test_a_few_steps_change_the_weights_and_write_what_load_model_reads(
     assert all(p.isfinite().all() for p in clip.model.parameters())
     moved = [n for n, p in clip.model.named_parameters() if not torch.equal(p, before[n])]
     assert {"visual.head.proj.weight", "text.text_projection", "logit_scale"} & set(moved)
-    state = _nano_state(args.out, clip.model)
+    state = read_compact(args.out, clip.model)
     assert set(state) == set(clip.model.state_dict())
     half = clip.model.logit_scale.detach().half().float()
     assert torch.equal(state["logit_scale"], half)

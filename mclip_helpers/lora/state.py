@@ -1,0 +1,67 @@
+"""The weights underneath adapters: the base's own, the merged ones, and the base's fingerprint.
+
+All under the names that open_clip gives them, with attention fused again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from ..model.weights import StateDict
+from ..names import clean_name, is_adapter
+from .attention import PROJECTIONS, SplitAttention
+from .inject import lora_layers
+
+
+def base_state_dict(model: nn.Module) -> StateDict:
+    """The state dict that open_clip would give for the base: no adapters, attention fused."""
+    return _fused(model, _without_adapters(model))
+
+
+def merged_state_dict(peft: PeftModel) -> StateDict:
+    """`base_state_dict` with (alpha / rank) · B A added to each W; `peft` stays as it is."""
+    state = _without_adapters(peft)
+    with torch.no_grad():
+        for name, layer in lora_layers(peft):
+            weight = f"{name}.weight"
+            for adapter in layer.active_adapters:
+                # Each kind of LoraLayer has this method, but not the class itself.
+                delta = layer.get_delta_weight(adapter)  # type: ignore[attr-defined]
+                state[weight] = state[weight] + delta
+    return _fused(peft, state)
+
+
+def _without_adapters(model: nn.Module) -> StateDict:
+    state = model.state_dict()
+    return {clean_name(name): value for name, value in state.items() if not is_adapter(name)}
+
+
+def _fused(model: nn.Module, state: StateDict) -> StateDict:
+    """`state` with the three projections of each split attention in one tensor again."""
+    for name, module in model.named_modules():
+        if isinstance(module, SplitAttention):
+            name = clean_name(name)
+            for kind in ("weight", "bias"):
+                parts = [f"{name}.{projection}.{kind}" for projection in PROJECTIONS]
+                if parts[0] in state:
+                    state[f"{name}.in_proj_{kind}"] = torch.cat([state.pop(p) for p in parts])
+    return state
+
+
+def tensor_bytes(tensor: torch.Tensor) -> bytes:
+    """The bytes of `tensor`'s numbers, in row-major order."""
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of the base's numbers except `logit_scale`, which may be trained with an adapter."""
+    digest = hashlib.sha256()
+    for name, value in sorted(base_state_dict(model).items()):
+        if name != "logit_scale" and not name.endswith("num_batches_tracked"):
+            digest.update(name.encode())
+            digest.update(tensor_bytes(value))
+    return digest.hexdigest()[:16]

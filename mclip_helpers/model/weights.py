@@ -1,0 +1,130 @@
+"""Weight files: where they are, how they are read into a model, and what can be wrong with them.
+
+Only safetensors files are read: unpickling another format can run code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from huggingface_hub import constants as hub_constants
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+RANDOM = "random"
+APPLE_LICENCE = (
+    "Apple's weights are under Apple's research licence (AMLR): for research, not for products. "
+    "Adapters made from them are derivatives and carry it on."
+)
+ADVICE = "Offline, load_model('nano') works."
+
+StateDict = dict[str, torch.Tensor]
+
+
+class WeightsError(RuntimeError):
+    """The weights can't be loaded; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A safetensors file, how to get it again if it is damaged, and how it is read.
+
+    `read(path, model)` returns a state dict with every key of `model`'s.
+    """
+
+    path: Path
+    repair: str
+    read: Callable[[Path, nn.Module], StateDict]
+
+    def fill(self, model: nn.Module) -> None:
+        """Load the file into `model`. Raises WeightsError if it is damaged or doesn't fit."""
+        try:
+            model.load_state_dict(self.read(self.path, model), strict=True)
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(
+                f"{self.path} is damaged ({error}). Repair: {self.repair}"
+            ) from error
+        except (KeyError, IndexError, RuntimeError) as error:
+            raise WeightsError(
+                f"{self.path} does not hold the weights of this model: it is another model's file, "
+                f"or one for another version of open_clip or timm (open_clip "
+                f"{open_clip.__version__} is installed). Repair: {self.repair}. {str(error)[:400]}"
+            ) from error
+
+
+# ------------------------------------------------------------------------------------------- tags
+
+
+def default_tag(name: str) -> str:
+    """The first of the weights that open_clip lists for `name`; ValueError if there are none."""
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if not tags:
+        raise ValueError(f"open_clip lists no weights for {name!r}; pretrained='random' builds it")
+    return tags[0]
+
+
+def tag_config(name: str, tag: str) -> dict[str, Any]:
+    """open_clip's entry for these weights: transform and repository. ValueError if it has none."""
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if tag not in tags:
+        raise ValueError(f"{name!r} has no weights {tag!r}; it has: {', '.join(tags) or 'none'}")
+    return open_clip.get_pretrained_cfg(name, tag)
+
+
+def is_apples(name: str, pretrained: str) -> bool:
+    """Whether these weights are under Apple's research licence."""
+    return name.startswith("MobileCLIP") and pretrained != RANDOM
+
+
+# -------------------------------------------------------------------------------------------- hub
+
+
+def hub_repository(name: str, tag: str) -> str | None:
+    """The hub repository that holds these weights, "owner/repository"; None if there is none."""
+    config = open_clip.get_pretrained_cfg(name, tag) or {}
+    return (config.get("hf_hub") or "").rstrip("/") or None
+
+
+def hub_weights(name: str, tag: str, cache_dir: str | Path | None = None) -> WeightsFile:
+    """The weights `tag` of `name`, downloaded unless they are in the cache.
+
+    Raises ValueError for a tag that does not exist, and WeightsError if the download fails.
+    """
+    tag_config(name, tag)
+    path = _download(name, tag, cache_dir)
+    repair = f"delete {path.resolve()} and load again"
+    return WeightsFile(path, repair, lambda file, model: load_file(file))
+
+
+def _download(name: str, tag: str, cache_dir: str | Path | None) -> Path:
+    repository = hub_repository(name, tag)
+    if not repository:
+        raise WeightsError(f"the weights {name}/{tag} are not on the hub as safetensors")
+    try:
+        return Path(hf_hub_download(repository, HF_SAFE_WEIGHTS_NAME, cache_dir=cache_dir))
+    except LocalEntryNotFoundError as error:
+        raise WeightsError(
+            f"the weights of {name} ({repository}, file {HF_SAFE_WEIGHTS_NAME}) are not in the "
+            f"cache {cache_dir or hub_constants.HF_HUB_CACHE}, and the hub can't be reached from "
+            f"here. Load the model once with a network, or copy the cache of a machine that has "
+            f"it. {ADVICE}"
+        ) from error
+    except EntryNotFoundError as error:
+        raise WeightsError(
+            f"{repository} on the hub has no {HF_SAFE_WEIGHTS_NAME}; other formats are not loaded "
+            f"here, because unpickling a file can run code. {ADVICE}"
+        ) from error
+    except Exception as error:
+        raise WeightsError(
+            f"downloading {repository}/{HF_SAFE_WEIGHTS_NAME} from the hub failed: "
+            f"{type(error).__name__}: {error}. {ADVICE}"
+        ) from error

@@ -1,0 +1,31 @@
+"""The weights underneath adapters: the merged ones are those of a merge; the fingerprint."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import fresh
+from lora_checks import with_random_adapters
+from torch import nn
+
+import mclip_helpers as mh
+from mclip_helpers.lora.state import fingerprint
+
+
+@pytest.mark.parametrize("name", ["nano", "MobileCLIP2-S0", "ViT-B-32"])
+def test_the_merged_numbers_are_those_of_a_merge_and_the_adapter_stays(name: str):
+    peft = with_random_adapters(fresh(name), targets="all")
+    before = {key: value.clone() for key, value in peft.state_dict().items()}
+    merged = mh.merged_state_dict(peft)
+    after = peft.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    by_peft = mh.merge_adapter(peft).state_dict()
+    assert merged.keys() == by_peft.keys()
+    assert all(torch.equal(merged[key], by_peft[key]) for key in merged)
+
+
+def test_the_fingerprint_sees_buffers_too():
+    model = fresh("nano").model
+    before = fingerprint(model)
+    next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)).running_var.mul_(2)
+    assert fingerprint(model) != before
