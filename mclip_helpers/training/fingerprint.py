@@ -11,6 +11,7 @@ from torch import nn
 
 from ..data import PictureDataset
 from ..lora import lora_layers, tensor_bytes
+from ..model import base_name
 from .setup import Settings
 from .state import trainable_parameters
 
@@ -24,7 +25,7 @@ def run_fingerprint(
     """
     parameters = trainable_parameters(model)
     return {
-        "model": getattr(model, "name_or_path", "unnamed"),
+        "model": base_name(model),
         "pairs": len(dataset),
         "pictures and captions": _hash(
             f"{pair.digest} {pair.captions}".encode() for pair in dataset.pairs
