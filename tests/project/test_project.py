@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from test_notebooks import broken_links
+from test_notebooks import SERIES, broken_links
 
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -144,6 +144,21 @@ def project_files() -> list[Path]:
         pytest.skip("not a git checkout")
     paths = [ROOT / name for name in names.decode().split("\0") if name]
     return [path for path in paths if path.is_file()]
+
+
+def test_the_bug_form_knows_the_notebooks_and_asks_for_the_machine():
+    text = (ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text(encoding="utf-8")
+    fields = {field["id"]: field["attributes"] for field in yaml.safe_load(text)["body"]}
+    assert set(SERIES) < set(fields["notebook"]["options"])
+    assert {"cell", "message"} < set(fields)
+    assert "mh.check_machine()" in fields["machine"]["description"]
+
+
+def test_the_workflow_runs_what_everybody_runs():
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    steps = yaml.safe_load(text)["jobs"]["test"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ["make test"]
+    assert all(re.search(r"@v\d+$", step["uses"]) for step in steps if "uses" in step)
 
 
 def test_links_between_the_texts_lead_somewhere():
