@@ -161,6 +161,20 @@ def test_the_workflow_runs_what_everybody_runs():
     assert all(re.search(r"@v\d+$", step["uses"]) for step in steps if "uses" in step)
 
 
+def test_what_contributing_says_of_files_is_true():
+    """Each row of its table names paths; a name without a folder is in that of the path before."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("## Where would I change")[2].partition("\n## ")[0]
+    missing = []
+    for row in re.findall(r"^\|.* \| (.*) \|$", table, flags=re.MULTILINE):
+        folder = ROOT
+        for name in re.findall(r"`([\w./]+[./]\w*)`", row):
+            path = ROOT / name if "/" in name else folder / name
+            folder = path if name.endswith("/") else path.parent
+            missing += [] if path.exists() else [name]
+    assert missing == []
+
+
 def test_links_between_the_texts_lead_somewhere():
     broken = {
         str(path.relative_to(ROOT)): links
