@@ -5,8 +5,11 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
+# In most containers the user is root, which Jupyter serves only when asked to.
+AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
+
 .DEFAULT_GOAL := help
-.PHONY: help run lab test rehearse colab-check compat-check address bench notebooks lint format clean
+.PHONY: help run lab test rehearse colab-check compat-check docs address bench notebooks lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -15,9 +18,9 @@ run: $(STAMP) ## run the whole series into runs/ and print the before/after tabl
 	$(PY) tools/run_notebooks.py notebooks --out runs
 
 lab: $(STAMP) ## open the series in JupyterLab
-	$(PY) -m jupyterlab notebooks/00_start_here.ipynb
+	$(PY) -m jupyterlab $(AS_ROOT) $(ARGS) notebooks/00_start_here.ipynb
 
-test: lint ## check the style, run every test and every notebook
+test: lint ## lint, run every test and every notebook
 	$(PY) -m pytest
 
 rehearse: $(STAMP) ## run every cell with the architecture of MobileCLIP2-S0, random weights
@@ -26,8 +29,11 @@ rehearse: $(STAMP) ## run every cell with the architecture of MobileCLIP2-S0, ra
 colab-check: $(STAMP) ## run the series with Colab's versions, and show that none of them moves
 	$(PY) tools/colab_check.py $(ARGS)
 
-compat-check: $(STAMP) ## run the tests with the oldest and the newest versions allowed
-	$(PY) tools/compat_check.py $(ARGS)
+compat-check: $(STAMP) ## run tests and notebooks with the oldest and the newest versions allowed
+	$(PY) -m nox $(ARGS)
+
+docs: $(STAMP) ## (authors) make docs/api.md from the docstrings
+	$(PY) tools/api_page.py
 
 address: $(STAMP) ## (authors) write the repository's address everywhere: make address URL=https://…
 	$(PY) tools/address.py $(URL)
@@ -44,16 +50,18 @@ bench: $(STAMP) ## measure what the README's tables say
 notebooks: $(STAMP) ## (authors) run the series in place and store its outputs
 	$(PY) tools/run_notebooks.py notebooks --in-place
 
-lint: $(STAMP) ## check the style
+lint: $(STAMP) ## check the style, the directions of imports and the types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
+	$(PY) -m mypy
 
 format: $(STAMP) ## put the style right
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
 clean: ## remove .venv and caches (runs/ stays: your adapters are in it)
-	rm -rf $(VENV) .colab-check .compat-check build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .colab-check .compat-check build dist .hypothesis .*_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +
 

@@ -43,12 +43,9 @@ def build(python: str | None) -> Path:
             subprocess.run(command, check=True)
         return interpreter
     shutil.rmtree(PLACE, ignore_errors=True)
-    if uv := shutil.which("uv"):
-        subprocess.run([uv, "venv", "--seed", "--python", python or PYTHON, PLACE], check=True)
-        install = [uv, "pip", "install", "--python", str(interpreter)]
-    else:
-        subprocess.run([python or f"python{PYTHON}", "-m", "venv", PLACE], check=True)
-        install = [str(interpreter), "-m", "pip", "install"]
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run([*uv, "venv", "--seed", "--python", python or PYTHON, PLACE], check=True)
+    install = [*uv, "pip", "install", "--python", interpreter]
     subprocess.run([*install, "--requirement", str(VERSIONS)], check=True)
     stamp.write_text(json.dumps(packages(interpreter)))
     return interpreter

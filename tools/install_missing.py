@@ -23,15 +23,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def requirements(pyproject: Path) -> list[Requirement]:
-    """What the project needs here, without its extras."""
+    """What the project needs on this machine, without its extras."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
     wanted = [Requirement(line) for line in project["dependencies"]]
-    return [r for r in wanted if r.marker is None or r.marker.evaluate()]
+    here = [r for r in wanted if r.marker is None or r.marker.evaluate()]
+    for requirement in here:
+        requirement.marker = None  # it has done its work
+    return here
 
 
 def installed() -> dict[str, str]:
     """Name → version of every package in this Python."""
-    found = {}
+    versions = {}
     for package in metadata.distributions():
         name = package.metadata["Name"]
         try:
@@ -39,8 +42,8 @@ def installed() -> dict[str, str]:
         except (InvalidVersion, TypeError):  # a leftover that pip could not read either
             continue
         if name:
-            found.setdefault(name, package.version)  # the first on the path is the one in use
-    return found
+            versions.setdefault(name, package.version)  # the first on the path is the one in use
+    return versions
 
 
 def version(requirement: Requirement) -> str | None:

@@ -228,6 +228,14 @@ def test_only_what_is_missing_is_installed_and_everything_here_is_held(calls, tm
     assert "Installed: no-such-package>=3." in capsys.readouterr().out
 
 
+def test_what_this_machine_has_no_use_for_is_not_installed(calls, tmp_path, capsys):
+    markers = ("platform_machine == 'abacus'", "platform_machine != 'abacus'")
+    wanted = [f"no-such-{n}; {marker}" for n, marker in enumerate(markers)]
+    install_missing.main(small_project(tmp_path, *wanted))
+    assert [arguments[2:] for arguments, _ in calls] == [("no-such-1",)]
+    assert "Installed: no-such-1." in capsys.readouterr().out
+
+
 def test_where_nothing_is_missing_pip_is_not_called(calls, tmp_path, capsys):
     install_missing.main(small_project(tmp_path, "torch>=2"))
     assert calls == []
@@ -250,6 +258,7 @@ def test_the_requirements_are_the_projects_without_its_extras():
     names = {r.name for r in install_missing.requirements(ROOT / "pyproject.toml")}
     assert {"torch", "open_clip_torch", "peft"} <= names
     assert not names & {"jupyterlab", "pytest", "datasets"}
+    assert all(r.marker is None for r in install_missing.requirements(ROOT / "pyproject.toml"))
     assert install_missing.version(Requirement("no-such-package")) is None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from claims import CLAIMS, with_claims
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -102,12 +103,14 @@ def test_stored_notebook(name: str):
 
 @pytest.mark.notebook
 @pytest.mark.parametrize("name", SERIES)
-def test_notebook_runs(name: str, tmp_path: Path):
+def test_notebook_runs_and_what_it_says_is_true(name: str, tmp_path: Path):
     # In a copy, so that what a notebook saves in ../runs does not replace what a person trained.
     folder = tmp_path / "notebooks"
     shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns(".*"))
+    (path,) = run_notebooks.find(folder, [name])
+    nbformat.write(with_claims(nbformat.read(path, as_version=4), CLAIMS[name]), path)
     run_notebooks.run_series(
-        run_notebooks.find(folder, [name]),
+        [path],
         out=tmp_path / "runs",
         environment=run_notebooks.kernel_environment(short=True, offline=True),
         timeout=1200,
@@ -360,6 +363,22 @@ def test_an_error_counts_even_where_the_notebook_allows_it(tmp_path: Path):
     notebook.cells[0].metadata.tags = ["raises-exception"]
     nbformat.write(notebook, path)
     assert run_notebooks.main([str(folder), "--in-place"]) == 1
+
+
+@pytest.mark.parametrize(("claim", "status"), [("assert x == 1", 0), ("assert x == 2", 1)])
+def test_a_claim_that_is_not_true_fails(
+    claim: str, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = series(tmp_path, n00_claims=["x = 1", "x = 2"])
+    notebook = nbformat.read(folder / "00_claims.ipynb", as_version=4)
+    nbformat.write(with_claims(notebook, {notebook.cells[0].id: claim}), folder / "00_claims.ipynb")
+    assert run_notebooks.main([str(folder), "--in-place"]) == status
+    assert ("In [2]" in capsys.readouterr().err) == bool(status)
+
+
+def test_a_claim_about_a_cell_that_has_gone_is_not_passed_over():
+    with pytest.raises(KeyError, match="not there: no-such-cell"):
+        with_claims(small_notebook(), {"no-such-cell": "assert True"})
 
 
 def test_only_runs_what_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -13,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from test_notebooks import broken_links
+from test_notebooks import SERIES, broken_links
 
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -51,8 +53,8 @@ def pins() -> dict[str, Version]:
 
 
 def extras(text: str) -> set[str]:
-    """The extras in `-e .[a,b]`."""
-    (names,) = re.findall(r"-e '?\.\[([a-z,]+)\]", text)
+    """The extras in `-e .[a,b]`, or `"-e", ".[a,b]"`."""
+    (names,) = re.findall(r"""-e\W+\.\[([a-z,]+)\]""", text)
     return set(names.split(","))
 
 
@@ -89,7 +91,19 @@ def test_conda_installs_what_make_installs():
     assert "-c constraints.txt" in pip
     assert "-c constraints.txt -e" in makefile
     assert len(pip) == 2  # nothing listed a second time, where it could drift
-    assert {"pip", "graphviz"} <= set(conda)
+    assert "pip" in conda
+
+
+def test_the_oldest_and_newest_versions_are_tried_with_all_extras():
+    noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    assert extras(noxfile) == set(PROJECT["optional-dependencies"])
+
+
+def test_graphs_are_drawn_wherever_pygraphviz_has_a_wheel():
+    (graphviz,) = [r for r in map(Requirement, PROJECT["dependencies"]) if "graphviz" in r.name]
+    without = {"ARM64"}  # Windows' name; Linux says aarch64, and macOS arm64
+    for machine in ("x86_64", "AMD64", "aarch64", "arm64", *without):
+        assert graphviz.marker.evaluate({"platform_machine": machine}) == (machine not in without)
 
 
 def test_every_python_of_the_conda_environment_is_supported():
@@ -103,6 +117,24 @@ def test_every_python_of_the_conda_environment_is_supported():
     assert len(minors) < 10, "without an upper bound conda may pick a Python that torch lacks"
 
 
+@pytest.mark.parametrize(("user", "flag"), [(0, "--allow-root "), (1000, "")])
+def test_jupyter_is_told_that_the_user_is_root_if_it_is(tmp_path: Path, user: int, flag: str):
+    if not shutil.which("make"):
+        pytest.skip("no make here")
+    id_program = tmp_path / "id"
+    id_program.write_text(f"#!/bin/sh\necho {user}\n")
+    id_program.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    command = ["make", "--dry-run", "lab", "ARGS=--no-browser"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    last = " ".join(done.stdout.splitlines()[-1].split())
+    assert last.endswith(f"-m jupyterlab {flag}--no-browser notebooks/00_start_here.ipynb")
+
+
+def test_type_checkers_are_told_that_the_package_has_types():
+    assert (ROOT / "mclip_helpers" / "py.typed").exists()
+
+
 def project_files() -> list[Path]:
     """The files that are in git or would be with the next `git add`."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -112,6 +144,35 @@ def project_files() -> list[Path]:
         pytest.skip("not a git checkout")
     paths = [ROOT / name for name in names.decode().split("\0") if name]
     return [path for path in paths if path.is_file()]
+
+
+def test_the_bug_form_knows_the_notebooks_and_asks_for_the_machine():
+    text = (ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text(encoding="utf-8")
+    fields = {field["id"]: field["attributes"] for field in yaml.safe_load(text)["body"]}
+    assert set(SERIES) < set(fields["notebook"]["options"])
+    assert {"cell", "message"} < set(fields)
+    assert "mh.check_machine()" in fields["machine"]["description"]
+
+
+def test_the_workflow_runs_what_everybody_runs():
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    steps = yaml.safe_load(text)["jobs"]["test"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ["make test"]
+    assert all(re.search(r"@v\d+$", step["uses"]) for step in steps if "uses" in step)
+
+
+def test_what_contributing_says_of_files_is_true():
+    """Each row of its table names paths; a name without a folder is in that of the path before."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("## Where would I change")[2].partition("\n## ")[0]
+    missing = []
+    for row in re.findall(r"^\|.* \| (.*) \|$", table, flags=re.MULTILINE):
+        folder = ROOT
+        for name in re.findall(r"`([\w./]+[./]\w*)`", row):
+            path = ROOT / name if "/" in name else folder / name
+            folder = path if name.endswith("/") else path.parent
+            missing += [] if path.exists() else [name]
+    assert missing == []
 
 
 def test_links_between_the_texts_lead_somewhere():
