@@ -11,7 +11,6 @@ from .data import (
     SPLITS,
     DataError,
     DistinctBatches,
-    Pair,
     PictureDataset,
     draw_emoji,
     emoji_catalogue,
@@ -25,12 +24,10 @@ from .data import (
     split,
     xm3600,
 )
-from .evaluation import Retrieval, embed, evaluate, retrieval, zero_shot
+from .evaluation import embed, evaluate, retrieval, zero_shot
 from .files import data_folder
-from .gradient import Cause, Reason, Verdict, gradients, in_words, trace
+from .gradient import Cause, Verdict, gradients, in_words, trace
 from .lora import (
-    SplitAttention,
-    base_state_dict,
     freeze_batch_norm,
     fuse_attention,
     inject_lora,
@@ -38,28 +35,24 @@ from .lora import (
     lora_layers,
     lora_targets,
     merge_adapter,
-    merged_state_dict,
     save_adapter,
     split_attention,
     unfreeze_batch_norm,
-    why_not,
 )
 from .loss import contrastive_loss
 from .machine import check_machine
 from .model import (
     APPLE_LICENCE,
     Clip,
-    Compute,
     OutOfMemory,
     WeightsError,
-    choose_compute,
     load_model,
     mobileclip_names,
 )
 from .names import tower_of
 from .training.history import History
 from .training.loop import TrainingDiverged, train
-from .training.recipes import Recipe, budget, recipe
+from .training.recipes import budget, recipe
 from .training.schedule import warmup_cosine
 from .training.state import trainable_parameters
 
@@ -77,8 +70,6 @@ __all__ = [
     "Clip",
     "WeightsError",
     "APPLE_LICENCE",
-    "choose_compute",
-    "Compute",
     "OutOfMemory",
     "tower_of",
     "emoji_dataset",
@@ -86,31 +77,25 @@ __all__ = [
     "draw_emoji",
     "on_white",
     "PictureDataset",
-    "Pair",
     "embed",
     "zero_shot",
     "evaluate",
     "retrieval",
-    "Retrieval",
     "draw",
     "widgets",
     # 02_inject_lora
     "inject_lora",
     "lora_targets",
-    "why_not",
     "lora_layers",
     "trainable_parameters",
     "gradients",
     "split_attention",
     "fuse_attention",
-    "SplitAttention",
     "freeze_batch_norm",
     "unfreeze_batch_norm",
     "save_adapter",
     "load_adapter",
     "merge_adapter",
-    "merged_state_dict",
-    "base_state_dict",
     # 03_contrastive_loss
     "contrastive_loss",
     "loader",
@@ -119,11 +104,9 @@ __all__ = [
     "trace",
     "Verdict",
     "Cause",
-    "Reason",
     "in_words",
     # 05_train
     "recipe",
-    "Recipe",
     "SPLITS",
     "split",
     "folder_dataset",

@@ -14,6 +14,7 @@ from PIL import Image
 from shown import HOSTILE
 
 import mclip_helpers as mh
+from mclip_helpers.data import Pair
 
 # Every claim about LoRA and attention must hold for all of these. The last is no MobileCLIP: its
 # image tower has fused attention, too, and the text tower's names are the ends of its names.
@@ -89,7 +90,7 @@ def hostile() -> mh.PictureDataset:
     def load() -> Image.Image:
         return Image.new("RGB", (8, 8), "red")
 
-    return mh.PictureDataset([mh.Pair(x, (HOSTILE + x,), x, load) for x in "012"], HOSTILE)
+    return mh.PictureDataset([Pair(x, (HOSTILE + x,), x, load) for x in "012"], HOSTILE)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import mclip_helpers as mh
-from mclip_helpers.evaluation import ranks
+from mclip_helpers.evaluation import Retrieval, ranks
 
 SLOW_IS_FINE = settings(deadline=None)  # tests run on busy machines
 
@@ -296,7 +296,7 @@ def test_each_text_is_a_query_and_a_picture_is_found_by_any_of_its_texts(case, c
 
 
 def test_retrieval_prints_every_share_and_both_medians_of_how_many():
-    text = str(mh.Retrieval({1: 0.125, 5: 0.5}, {1: 0.25, 5: 1.0}, 2.5, 7, 80, 200))
+    text = str(Retrieval({1: 0.125, 5: 0.5}, {1: 0.25, 5: 1.0}, 2.5, 7, 80, 200))
     there, back = text.splitlines()
     assert there.startswith("picture → text")
     assert back.startswith("text → picture")

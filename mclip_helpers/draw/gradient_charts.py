@@ -122,7 +122,11 @@ def norms(shown: Norms) -> Chart:
 
 # -------------------------------------------------------------------------------------------- saved
 
-STEPS = ({"alpha": 1.0}, {"alpha": 0.35}, {"alpha": 0.35, "hatch": "//"})  # one step after another
+STEPS: tuple[dict[str, Any], ...] = (
+    {"alpha": 1.0},
+    {"alpha": 0.35},
+    {"alpha": 0.35, "hatch": "//"},
+)  # one step after another
 
 
 @picture_of.register
@@ -151,8 +155,8 @@ def saved(first: Saved, name: str = "this step", **others: Saved) -> Chart:
         for (name, step), style in zip(steps.items(), STEPS, strict=False)
     ]
     figure.tight_layout()
-    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": len(steps)}
-    figure.legend(handles=keys, frameon=False, fontsize=9, **place)
+    letters = {"frameon": False, "fontsize": 9, "ncols": len(steps)}
+    figure.legend(handles=keys, loc="lower center", bbox_to_anchor=(0.5, 1), **letters)
     return figure
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Patch
@@ -56,7 +57,7 @@ def strip(frames: Frames) -> Chart:
     for i, frame in enumerate(frames.frames):
         row, column = divmod(i, ACROSS)
         axes = _frame_axes(figure, column * WIDE / ACROSS, row * high, high)
-        number = {"fontsize": 9, "weight": "bold", "color": "white", "ha": "center"}
+        number: dict[str, Any] = {"fontsize": 9, "weight": "bold", "color": "white", "ha": "center"}
         circle = {"boxstyle": "circle,pad=0.25", "fc": INK, "ec": "none"}
         axes.text(0.08, -0.17, f"{i + 1}", va="center", bbox=circle, **number)
         axes.text(0.26, -0.17, _title(frame), fontsize=10, weight="bold", va="center")
@@ -87,8 +88,8 @@ def _legend(figure: Chart, frames: Frames) -> None:
     keys = [Patch(facecolor=s.fill, edgecolor=s.edge, label=text) for s, text in styles]
     keys.append(Patch(facecolor="white", edgecolor=VACANT, label="not yet visited"))
     keys.append(Patch(alpha=0, label="G: the gradient that comes in"))
-    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 0), "ncols": len(keys)}
-    figure.legend(handles=keys, frameon=False, fontsize=8, handlelength=1.1, **place)
+    letters = {"frameon": False, "fontsize": 8, "handlelength": 1.1, "ncols": len(keys)}
+    figure.legend(handles=keys, loc="lower center", bbox_to_anchor=(0.5, 0), **letters)
 
 
 # ------------------------------------------------------------------------------------------ caption
@@ -207,9 +208,9 @@ class _Box:
         size = min(7.3, 72 * high * 0.52)
         most = max(1, int(72 * (self.wide - 0.04) / (0.58 * size)))
         text = self.label if len(self.label) <= most else f"{self.label[: most - 1]}…"
-        letters = {"ha": "center", "va": "center", "parse_math": False, "fontsize": size}
+        letters: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size}
         weight = "bold" if self.runs else None
-        axes.text(x, y, text, color=style.ink, weight=weight, **letters)
+        axes.text(x, y, text, color=style.ink, weight=weight, parse_math=False, **letters)
 
     def style(self) -> BoxStyle:
         own = box_style(self.kind)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from typing import Any
 
 import torch
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
@@ -82,7 +83,8 @@ class BackwardLog:
     def _arrive(self, node: Node, running: RunningNode, incoming: Tensors) -> None:
         """The gradient has come to a node, and the operation is about to run."""
         if self.is_running:  # else it is `torch.autograd.grad`
-            norms = tuple([self._measure((node, i), t) for i, t in enumerate(incoming)])
+            # (Any: on a GPU they are tensors until `norms.fetch`.)
+            norms: Any = tuple([self._measure((node, i), t) for i, t in enumerate(incoming)])
             running.visits.append(Visit(next(self._order), norms, _shapes(incoming)))
 
     def _depart(self, running: RunningNode, outgoing: Tensors, incoming: Tensors) -> None:
@@ -90,12 +92,14 @@ class BackwardLog:
         if not self.is_running:
             return
         visit = running.visits[-1]
-        visit.outgoing = tuple([_passed_on(t, incoming, visit.incoming) for t in outgoing])
+        norms: Any = tuple([_passed_on(t, incoming, visit.incoming) for t in outgoing])
+        visit.outgoing = norms
         visit.outgoing_shapes = _shapes(outgoing)
-        for edge, tensor, size in zip(running.edges, outgoing, visit.outgoing, strict=False):
-            # Gradients that meet at one place are added up there: neither arrives as it left.
-            alone = tensor is not None and edge not in self._handed
-            self._handed[edge] = _Handed(tensor, size) if alone else None
+        for edge, tensor, size in zip(running.edges, outgoing, norms, strict=False):
+            if tensor is not None and edge not in self._handed:
+                self._handed[edge] = _Handed(tensor, size)
+            else:  # gradients that meet are added up on arrival: neither arrives as it left
+                self._handed[edge] = None
 
     def _measure(self, edge: Edge, tensor: torch.Tensor | None) -> Norm | None:
         """The norm of what arrives. As a rule it was measured when it left the node before."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from ..model import ClipModel
 from .history import History
 
 
@@ -14,7 +15,7 @@ from .history import History
 class TrainingState:
     """Everything that a step of training changes, so everything that a checkpoint must hold."""
 
-    model: nn.Module
+    model: ClipModel
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mclip_helpers as mh
+from mclip_helpers.data import Pair
 from mclip_helpers.data.duplicates import HASH_BYTES, MAX_DISTANCE
 
 
@@ -27,7 +28,7 @@ def numbered(n: int, captions: int = 1) -> tuple[mh.PictureDataset, SimpleNamesp
         return Image.new("RGB", (1, 1), (i, 0, 0))
 
     pairs = [
-        mh.Pair(str(i), tuple(str(i + 100 * k) for k in range(captions)), str(i), partial(load, i))
+        Pair(str(i), tuple(str(i + 100 * k) for k in range(captions)), str(i), partial(load, i))
         for i in range(n)
     ]
     clip = SimpleNamespace(
@@ -40,9 +41,9 @@ def no_picture() -> Image.Image:
     raise AssertionError("no picture is needed here")
 
 
-def pair(digest: str, *captions: str, perceptual_hash: bytes | None = None) -> mh.Pair:
+def pair(digest: str, *captions: str, perceptual_hash: bytes | None = None) -> Pair:
     """A pair without a picture."""
-    return mh.Pair(digest, captions, digest, no_picture, perceptual_hash)
+    return Pair(digest, captions, digest, no_picture, perceptual_hash)
 
 
 def strangers(n: int) -> mh.PictureDataset:
@@ -59,7 +60,7 @@ RANDOM = st.integers(0, 2**30).map(lambda seed: np.random.default_rng(seed).byte
 
 
 @st.composite
-def linked_pairs(draw: st.DrawFn) -> list[mh.Pair]:
+def linked_pairs(draw: st.DrawFn) -> list[Pair]:
     """Pairs that share pixels and captions, or are near-duplicates, in all sorts of chains."""
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
     words = st.text(letters, min_size=2, max_size=2)
@@ -70,7 +71,7 @@ def linked_pairs(draw: st.DrawFn) -> list[mh.Pair]:
     ]
 
 
-def is_linked(one: mh.Pair, other: mh.Pair) -> bool:
+def is_linked(one: Pair, other: Pair) -> bool:
     """Whether a split must keep two pairs together, by the definition."""
     differing = int.from_bytes(one.perceptual_hash) ^ int.from_bytes(other.perceptual_hash)
     return (

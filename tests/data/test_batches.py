@@ -19,6 +19,7 @@ from PIL import Image
 from torchvision.transforms import RandomAffine
 
 import mclip_helpers as mh
+from mclip_helpers.data import Pair
 from mclip_helpers.data.batches import DrawnCaptions
 
 SLOW_IS_FINE = settings(deadline=None)  # tests run on busy machines
@@ -213,7 +214,7 @@ def blank() -> Image.Image:
 
 def sendable(n: int) -> mh.PictureDataset:
     """A dataset that pickle can send to a worker."""
-    return mh.PictureDataset([mh.Pair(str(i), ("x" * i,), str(i), blank) for i in range(1, n + 1)])
+    return mh.PictureDataset([Pair(str(i), ("x" * i,), str(i), blank) for i in range(1, n + 1)])
 
 
 def test_what_workers_draw_depends_on_seed_and_epoch_and_not_on_the_epochs_before():

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mclip_helpers as mh
+from mclip_helpers.data import Pair
 from mclip_helpers.data.duplicates import HASH_BYTES
 
 SLOW_IS_FINE = settings(deadline=None)  # tests run on busy machines
@@ -67,7 +68,7 @@ def test_split_loads_the_pictures_whose_hash_is_not_known():
         return Image.fromarray(patches).resize((size, size), Image.Resampling.BICUBIC)
 
     pairs = [
-        mh.Pair(f"{seed}/{size}", (f"{seed}/{size}",), f"{seed}/{size}", partial(load, seed, size))
+        Pair(f"{seed}/{size}", (f"{seed}/{size}",), f"{seed}/{size}", partial(load, seed, size))
         for seed in range(10)
         for size in (90, 200)
     ]

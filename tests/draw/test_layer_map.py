@@ -11,6 +11,7 @@ from torch import nn
 import mclip_helpers as mh
 from mclip_helpers import draw
 from mclip_helpers.draw.layer_map import ADAPTED, IMPOSSIBLE, POSSIBLE
+from mclip_helpers.lora import why_not
 from mclip_helpers.names import block_of
 
 
@@ -31,7 +32,7 @@ def test_the_adapter_map_has_a_filled_square_for_each_adapter(adapted):
 
 def test_the_adapter_map_tells_layers_that_can_have_an_adapter_from_those_that_can_not():
     model = fresh("nano").model
-    fit = [mh.why_not(layer) is None for layer in layers(model).values()]
+    fit = [why_not(layer) is None for layer in layers(model).values()]
     assert squares(draw.adapter_map(model)) == {
         to_rgba(POSSIBLE.face): sum(fit),
         to_rgba(IMPOSSIBLE.face): len(fit) - sum(fit),

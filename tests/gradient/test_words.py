@@ -12,7 +12,17 @@ from torch import nn
 import mclip_helpers as mh
 from mclip_helpers.draw.collapsed import lay_out_groups
 from mclip_helpers.draw.strip_map import strip_map
-from mclip_helpers.gradient import LEVELS, Cause, Darkness, Graph, Kind, Scene, Verdict, derivatives
+from mclip_helpers.gradient import (
+    LEVELS,
+    Cause,
+    Darkness,
+    Graph,
+    Kind,
+    Reason,
+    Scene,
+    Verdict,
+    derivatives,
+)
 from mclip_helpers.gradient import words as the_words
 from mclip_helpers.widgets import player
 
@@ -33,7 +43,7 @@ def test_there_are_words_for_every_value_and_for_no_other(table: str):
 
 @pytest.mark.parametrize("cause", Cause)
 def test_every_reason_can_be_said_without_its_data(cause: Cause):
-    text = str(mh.Reason(cause))
+    text = str(Reason(cause))
     assert text and "{" not in text
 
 

@@ -17,7 +17,7 @@ from lora_checks import same_bits
 from torch import nn
 
 import mclip_helpers as mh
-from mclip_helpers.lora import is_fused_attention
+from mclip_helpers.lora import SplitAttention, is_fused_attention
 
 EXACT = {"rtol": 0, "atol": 1e-10}  # in float64: rounding and nothing else
 MASKS = ("none", "bool", "float", "bool per head", "float per head", "causal", "is_causal")
@@ -114,7 +114,7 @@ def original(heads: int = 2, head_width: int = 3, **options) -> nn.MultiheadAtte
     return attention.eval()
 
 
-def split(attention: nn.Module) -> mh.SplitAttention:
+def split(attention: nn.Module) -> SplitAttention:
     model = nn.Sequential(copy.deepcopy(attention))
     assert mh.split_attention(model) == ["0"]
     return model[0]
@@ -261,7 +261,7 @@ def test_an_input_without_a_batch_is_refused_with_its_shape():
 def test_fuse_gives_back_the_same_bits_in_every_precision(bias: bool, dtype: torch.dtype):
     one = nn.MultiheadAttention(8, 2, bias=bias, dtype=dtype, batch_first=True)
     before = copy.deepcopy(one.state_dict())
-    two = mh.SplitAttention(one)
+    two = SplitAttention(one)
     assert {p.dtype for p in two.parameters()} == {dtype}
     same_bits(two.fuse().state_dict(), before)
 
@@ -269,7 +269,7 @@ def test_fuse_gives_back_the_same_bits_in_every_precision(bias: bool, dtype: tor
 def test_fuse_follows_what_happened_to_the_four_layers():
     """New numbers, another precision, frozen, in training: none of it is lost on the way back."""
     one = nn.MultiheadAttention(8, 2, batch_first=True).eval()
-    two = mh.SplitAttention(one).double().requires_grad_(False).train()
+    two = SplitAttention(one).double().requires_grad_(False).train()
     with torch.no_grad():
         two.v_proj.weight.fill_(3)
         two.k_proj.bias.fill_(2)
@@ -284,7 +284,7 @@ def test_fuse_follows_what_happened_to_the_four_layers():
 
 
 def test_the_original_keeps_no_second_copy_of_the_weights():
-    two = mh.SplitAttention(nn.MultiheadAttention(8, 2))
+    two = SplitAttention(nn.MultiheadAttention(8, 2))
     assert sum(p.numel() for p in two.parameters()) == 4 * (8 * 8 + 8)
     assert all(p.device.type == "meta" for p in two._shell[0].parameters())
 
@@ -461,7 +461,7 @@ def test_an_attention_that_four_layers_cannot_express_is_left_alone(attention):
     model = nn.Sequential(attention())
     before = copy.deepcopy(model.state_dict())
     assert mh.split_attention(model) == []
-    assert not isinstance(model[0], mh.SplitAttention)
+    assert not isinstance(model[0], SplitAttention)
     same_bits(model.state_dict(), before)
 
 
@@ -574,7 +574,7 @@ def test_lora_goes_all_its_way_on_the_other_class(name: str, tmp_path):
     torch.testing.assert_close(outputs(model, *seen), plain, **near)
 
     peft = mh.inject_lora(model, rank=2).train()
-    found = [name for name, m in peft.named_modules() if isinstance(m, mh.SplitAttention)]
+    found = [name for name, m in peft.named_modules() if isinstance(m, SplitAttention)]
     assert len(found) == attentions
     torch.testing.assert_close(outputs(peft.eval(), *seen), plain, **near)
     optimizer = torch.optim.AdamW([p for p in peft.parameters() if p.requires_grad], lr=1e-2)
@@ -600,7 +600,7 @@ def test_lora_goes_all_its_way_on_the_other_class(name: str, tmp_path):
     torch.testing.assert_close(outputs(mh.load_adapter(new(), folder), *seen), trained, **near)
 
     merged = mh.merge_adapter(same)
-    assert not any(isinstance(m, mh.SplitAttention) for m in merged.modules())
+    assert not any(isinstance(m, SplitAttention) for m in merged.modules())
     assert sum(isinstance(m, CalledAttention) for m in merged.modules()) == len(found)
     torch.testing.assert_close(outputs(merged, *seen), trained, **near)
     own = new()

@@ -22,6 +22,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 import mclip_helpers as mh
+from mclip_helpers.lora import why_not
 
 
 def test_rank_alpha_and_dropout_reach_every_layer(nano: mh.Clip):
@@ -36,7 +37,7 @@ def test_rank_alpha_and_dropout_reach_every_layer(nano: mh.Clip):
 def test_linear_1x1_and_larger_convolutions_are_trained_saved_and_merged(
     nano: mh.Clip, tmp_path: Path
 ):
-    fit = [(n, m) for n, m in nano.model.visual.named_modules() if mh.why_not(m) is None]
+    fit = [(n, m) for n, m in nano.model.visual.named_modules() if why_not(m) is None]
     convolutions = [(f"visual.{n}", m) for n, m in fit if isinstance(m, nn.Conv2d)]
     small = next(n for n, m in convolutions if m.kernel_size == (1, 1))
     large = next(n for n, m in convolutions if m.kernel_size == (3, 3))

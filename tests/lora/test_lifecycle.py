@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import mclip_helpers as mh
+from mclip_helpers.lora import base_state_dict
 from mclip_helpers.lora.adapters import BASE_FILE
 from mclip_helpers.lora.state import fingerprint
 from mclip_helpers.model.clip import _place
@@ -100,7 +101,7 @@ def journey(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         after=snapshot(peft),
         trainable=trainable,
         fingerprints=fingerprints,
-        base_state=mh.base_state_dict(peft),
+        base_state=base_state_dict(peft),
         merged_model=merged_model,
         folder=folder,
     )

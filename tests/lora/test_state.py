@@ -9,6 +9,7 @@ from lora_checks import with_random_adapters
 from torch import nn
 
 import mclip_helpers as mh
+from mclip_helpers.lora import merged_state_dict
 from mclip_helpers.lora.state import fingerprint
 
 
@@ -16,7 +17,7 @@ from mclip_helpers.lora.state import fingerprint
 def test_the_merged_numbers_are_those_of_a_merge_and_the_adapter_stays(name: str):
     peft = with_random_adapters(fresh(name), targets="all")
     before = {key: value.clone() for key, value in peft.state_dict().items()}
-    merged = mh.merged_state_dict(peft)
+    merged = merged_state_dict(peft)
     after = peft.state_dict()
     assert all(torch.equal(after[key], before[key]) for key in before)
     by_peft = mh.merge_adapter(peft).state_dict()

@@ -11,6 +11,7 @@ from lora_checks import DEFAULT_LAYERS, an_attention, untouched
 from torch import nn
 
 import mclip_helpers as mh
+from mclip_helpers.lora import why_not
 from mclip_helpers.lora.targets import TARGET_SETS
 
 
@@ -164,10 +165,10 @@ def test_a_depthwise_convolution_is_refused_with_names_that_work(name: str):
 
 
 def test_a_grouped_convolution_is_called_by_its_name():
-    assert "a grouped convolution" in mh.why_not(nn.Conv2d(8, 8, 3, groups=2))
-    assert "a depthwise convolution" in mh.why_not(nn.Conv2d(8, 16, 3, groups=8))
-    assert mh.why_not(nn.Conv2d(8, 8, 3)) is None
-    assert mh.why_not(nn.Linear(8, 8)) is None
+    assert "a grouped convolution" in why_not(nn.Conv2d(8, 8, 3, groups=2))
+    assert "a depthwise convolution" in why_not(nn.Conv2d(8, 16, 3, groups=8))
+    assert why_not(nn.Conv2d(8, 8, 3)) is None
+    assert why_not(nn.Linear(8, 8)) is None
 
 
 def test_of_many_layers_that_cannot_work_the_first_is_named_and_the_rest_counted(nano: mh.Clip):

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import mclip_helpers as mh
+from mclip_helpers.model import choose_compute
 from mclip_helpers.model import clip as clip_module
 from mclip_helpers.model.weights import default_tag
 
@@ -25,7 +26,7 @@ def test_nano_is_the_default_and_comes_in_eval_mode_with_its_names():
     assert (clip.name, clip.pretrained) == ("nano", "nano")
     assert clip.model.name_or_path == "nano/nano"
     assert not any(module.training for module in clip.model.modules())
-    assert clip.device.type == mh.choose_compute().device.type
+    assert clip.device.type == choose_compute().device.type
 
 
 def test_pictures_and_texts_become_unit_vectors_of_one_length_without_a_graph(nano):

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import mclip_helpers as mh
-from mclip_helpers.model import compute
+from mclip_helpers.model import Compute, choose_compute, compute
 
 CPU = torch.device("cpu")
 
 
-def in_precision(precision: torch.dtype, workers: int = 0) -> mh.Compute:
+def in_precision(precision: torch.dtype, workers: int = 0) -> Compute:
     """A CPU that is asked for another precision than its own."""
-    return mh.Compute(CPU, precision, workers, "a pretended device")
+    return Compute(CPU, precision, workers, "a pretended device")
 
 
 def pretend_cuda(monkeypatch: pytest.MonkeyPatch, name: str, capability: tuple[int, int]) -> None:
@@ -44,7 +44,7 @@ def test_on_cuda_the_compute_capability_decides(
     name, capability, precision, words, monkeypatch: pytest.MonkeyPatch
 ):
     pretend_cuda(monkeypatch, name, capability)
-    chosen = mh.choose_compute()
+    chosen = choose_compute()
     assert chosen.device.type == "cuda"
     assert chosen.precision == precision
     assert str(chosen).startswith(f"{name} (compute capability {capability[0]}.{capability[1]}")
@@ -58,15 +58,15 @@ def test_on_cuda_workers_are_no_more_than_the_cores(
 ):
     pretend_cuda(monkeypatch, "Tesla T4", (7, 5))
     monkeypatch.setattr(compute, "usable_cores", lambda: cores)
-    assert mh.choose_compute().workers == workers
-    assert f"{workers} loader workers" in str(mh.choose_compute())
+    assert choose_compute().workers == workers
+    assert f"{workers} loader workers" in str(choose_compute())
 
 
 def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(compute, "usable_cores", lambda: 2)
-    chosen = mh.choose_compute()
+    chosen = choose_compute()
     assert (chosen.device, chosen.precision, chosen.workers) == (CPU, torch.float32, 0)
     assert str(chosen) == "CPU (2 cores): fp32, no loader workers"
 
@@ -74,14 +74,14 @@ def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch):
 def test_on_a_mac(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    chosen = mh.choose_compute()
+    chosen = choose_compute()
     assert (chosen.device.type, chosen.precision, chosen.workers) == ("mps", torch.float32, 0)
     assert str(chosen) == "Apple's GPU (MPS): fp32, no loader workers"
 
 
 def test_a_device_that_is_named_is_taken(monkeypatch: pytest.MonkeyPatch):
     pretend_cuda(monkeypatch, "Tesla T4", (7, 5))
-    assert mh.choose_compute("cpu").device == CPU
+    assert choose_compute("cpu").device == CPU
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_only_fp16_has_a_scaler_and_nanos_first_gradient_fits_it(emoji: mh.Pictu
 
 
 def test_free_memory_is_counted_in_bytes():
-    assert 2**26 < mh.choose_compute("cpu").free_memory < 2**50
+    assert 2**26 < choose_compute("cpu").free_memory < 2**50
 
 
 # ------------------------------------------------------------------------------------ out of memory

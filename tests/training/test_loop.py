@@ -13,6 +13,7 @@ from short_runs import State, Stop, adapted, run, same_bits, stop_after, trainab
 
 import mclip_helpers as mh
 from mclip_helpers.loss import MAX_LOGIT_SCALE
+from mclip_helpers.model import Compute
 
 
 @pytest.fixture
@@ -203,7 +204,7 @@ def test_a_learning_rate_beyond_reason_diverges_and_says_so(lora: mh.Clip, emoji
 
 
 def in_precision(clip: mh.Clip, precision: torch.dtype, workers: int = 0) -> mh.Clip:
-    compute = mh.Compute(torch.device("cpu"), precision, workers, "a pretended device")
+    compute = Compute(torch.device("cpu"), precision, workers, "a pretended device")
     return dataclasses.replace(clip, compute=compute)
 
 
@@ -238,7 +239,7 @@ def test_a_scaled_gradient_that_overflows_leaves_the_step_out_and_lowers_the_sca
     def far_too_high(self) -> torch.amp.GradScaler:
         return torch.amp.GradScaler("cpu", init_scale=2.0**40)
 
-    monkeypatch.setattr(mh.Compute, "scaler", far_too_high)
+    monkeypatch.setattr(Compute, "scaler", far_too_high)
     clip = in_precision(adapted(), torch.float16)
     before = trainable(clip)
     with pytest.warns(UserWarning, match="lr_scheduler.step"):  # PyTorch sees no step before it
@@ -253,7 +254,7 @@ def test_in_fp16_a_gradient_that_is_no_number_at_any_scale_stops_the_run(
     def lowest(self) -> torch.amp.GradScaler:
         return torch.amp.GradScaler("cpu", init_scale=0.5)
 
-    monkeypatch.setattr(mh.Compute, "scaler", lowest)
+    monkeypatch.setattr(Compute, "scaler", lowest)
     clip = in_precision(adapted(), torch.float16)
     with pytest.raises(mh.TrainingDiverged, match="overflows in fp16"):
         run(clip, emoji, epochs=1)

@@ -9,13 +9,15 @@ import torch
 from conftest import skeleton
 
 import mclip_helpers as mh
+from mclip_helpers.model import Compute
 from mclip_helpers.training import recipes
+from mclip_helpers.training.recipes import Recipe
 
 GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
-class Pretended(mh.Compute):
+class Pretended(Compute):
     """A GPU of which only the size is known."""
 
     free: int = 0
@@ -25,7 +27,7 @@ class Pretended(mh.Compute):
         return self.free
 
 
-def on_gpu(name: str, free: float, precision: torch.dtype = torch.float16) -> mh.Recipe:
+def on_gpu(name: str, free: float, precision: torch.dtype = torch.float16) -> Recipe:
     """The recipe for a model `name` on a GPU with `free` GiB."""
 
     class OnGpu(mh.Clip):
