@@ -103,10 +103,12 @@ NAMES = {
     "space": "two words",
     "quotes": 'say "hi"',
     "apostrophe": "it's",
+    "backslash": r"\N or \\ or \b",
     "keyword": "node",
     "comment": "#x // y",
     "markup": "<b>&",
     "letters": "가나 é",
+    "long": "many words " * 20,
 }
 
 
@@ -122,9 +124,12 @@ def test_the_centre_of_a_node_is_that_of_its_shape_whatever_it_is_called(name: s
     [
         '"it\'s"',
         '"one\\ntwo"',
+        '"one\ntwo"',
+        '"{}"'.format("many words " * 20),
+        "<it's <b>bold</b>>",
         '""',
     ],
-    ids=["apostrophe", "two lines", "empty"],
+    ids=["apostrophe", "two lines", "a line break", "long", "markup", "empty"],
 )
 def test_the_centre_of_a_node_is_that_of_its_shape_whatever_its_label(label: str):
     check_centres(f"digraph {{ node [shape=box]; a [label={label}]; a -> b -> c; a -> c }}")
