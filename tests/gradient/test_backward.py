@@ -288,6 +288,43 @@ def test_the_norm_of_a_view_of_the_gradient_is_that_of_its_numbers(name: str):
     assert tape.graph.leaf("x").norm_in == about(norm(x.grad))
 
 
+class TenTimesInPlace(torch.autograd.Function):
+    """Its backward does what PyTorch advises against: it changes the gradient that came in."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.mul_(10)
+
+
+class FirstColumn(torch.autograd.Function):
+    """Its backward returns a view that begins where the gradient does, and has other numbers."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient[:, :1].expand_as(gradient)
+
+
+@pytest.mark.parametrize("function", [TenTimesInPlace, FirstColumn])
+def test_a_custom_function_that_reuses_the_memory_of_its_gradient_has_two_norms(function):
+    x = leaf(2, 3)
+    gradient = leaf(2, 3, seed=1).detach()
+    given = norm(gradient)
+    with mh.trace({"x": x}) as tape:
+        function.apply(x * 1).backward(gradient)
+    node = by_operation(tape.graph, function.__name__)
+    assert node.norm_in == about(given)
+    assert node.norm_out == by_operation(tape.graph, "Mul").norm_in == about(norm(x.grad))
+    assert node.norm_out != about(given)
+
+
 # -------------------------------------------------------------------------------------------- roots
 
 
