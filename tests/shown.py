@@ -10,10 +10,11 @@ import xml.etree.ElementTree as ET
 from matplotlib.text import Text
 from PIL import Image
 
-from mclip_helpers.display import Chart
+from mclip_helpers.display import Chart, Svg
 
 # As a caption or a credit it breaks careless HTML and matplotlib.
 HOSTILE = "<b>&\"'</b> $\\frac{$5"
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def png(chart: Chart) -> Image.Image:
@@ -45,3 +46,42 @@ def pictures_in(source: str) -> list[Image.Image]:
     """The PNG pictures embedded in HTML, decoded."""
     codes = re.findall(r'src="data:image/png;base64,([^"]+)"', source)
     return [Image.open(io.BytesIO(base64.b64decode(code, validate=True))) for code in codes]
+
+
+def nodes_and_edges(svg: Svg) -> tuple[set[str], list[tuple[str, str]]]:
+    """What Graphviz drew: nodes by the ids of their groups, edges by their titles."""
+    root = ET.fromstring(svg._repr_svg_())
+    assert root.tag == f"{SVG}svg"
+    nodes, edges = [], []
+    for group in root.iter(f"{SVG}g"):
+        name = group.get("id", "")
+        if name.startswith("node-"):
+            nodes.append(name.removeprefix("node-"))
+        elif group.get("class") == "edge":
+            edges.append(group.find(f"{SVG}title").text)
+    assert len(set(nodes)) == len(nodes)
+    return set(nodes), sorted(tuple(edge.split("->")) for edge in edges)
+
+
+def box_centres(source: str) -> dict[str, tuple[float, float]]:
+    """The middle of each node that Graphviz drew, by its name, read from the shapes in the SVG."""
+    root = ET.fromstring(source)
+    moved = re.search(r"translate\(([-\d.]+)[ ,]([-\d.]+)\)", root.find(f"{SVG}g").get("transform"))
+    dx, dy = map(float, moved.groups())
+    centres = {}
+    for group in root.iter(f"{SVG}g"):
+        if group.get("id", "").startswith("node-"):
+            x, y = _middle(group)
+            centres[group.get("id").removeprefix("node-")] = (x + dx, y + dy)
+    return centres
+
+
+def _middle(group: ET.Element) -> tuple[float, float]:
+    ellipse = group.find(f"{SVG}ellipse")
+    if ellipse is not None:
+        return float(ellipse.get("cx")), float(ellipse.get("cy"))
+    shape = next(e for e in group if e.tag in (f"{SVG}path", f"{SVG}polygon"))
+    drawn = shape.get("d") or shape.get("points")
+    numbers = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", drawn)]
+    xs, ys = numbers[::2], numbers[1::2]
+    return (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import os
-import shlex
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -52,14 +51,11 @@ class Drawing:
     @cached_property
     def centres(self) -> dict[str, tuple[float, float]]:
         """The middle of each node."""
-        # In Graphviz' plain format: "node NAME X Y …", in inches from the lower left corner.
-        lines = _render(self.dot_source, "plain").decode().splitlines()
-        height = float(shlex.split(lines[0])[3])
-        nodes = [words for line in lines if (words := shlex.split(line))[0] == "node"]
-        return {
-            name: (72 * float(x) + PAD, 72 * (height - float(y)) + PAD)
-            for _, name, x, y, *_ in nodes
-        }
+        # In Graphviz' own language a node has its `pos`, in points from the lower left corner.
+        placed = pygraphviz.AGraph(string=_render(self.dot_source, "dot").decode())
+        height = float(placed.graph_attr["bb"].split(",")[3])
+        at = {str(node): map(float, node.attr["pos"].split(",")) for node in placed.nodes()}
+        return {name: (x + PAD, height - y + PAD) for name, (x, y) in at.items()}
 
     def resized(self, left: float, width: float, height: float) -> Drawing:
         """The same drawing in another frame, which begins at `left` and at the top."""
@@ -96,7 +92,7 @@ def _render(dot_source: str, output: str) -> bytes:
             raise ValueError(f"Graphviz refused the graph: {error}") from error
         graph.graph_attr.update(bgcolor="transparent", pad=f"{PAD / 72:.6f}")
         for node in graph.nodes():
-            node.attr["id"] = f"node-{node}"
+            node.attr["id"] = f"node-{node}".replace("\\", r"\\")  # there \N is the node's name
         return graph.draw(format=output, prog="dot")
 
 

@@ -21,9 +21,13 @@ Edge = tuple[Node | None, int]  # a node, and the number of its result that is m
 
 @dataclass(slots=True)
 class RunningNode:
-    """A node while it is recorded; `edges` are the nodes behind it, one for each input."""
+    """A node while it is recorded; `edges` are the nodes behind it, one for each input.
+
+    `version` is that of the gradient that came in, when it did.
+    """
 
     edges: tuple[Edge, ...]
+    version: int | None = None
     visits: list[Visit] = field(default_factory=list)
     handles: list = field(default_factory=list)
 
@@ -86,11 +90,14 @@ class BackwardLog:
             # (Any: on a GPU they are tensors until `norms.fetch`.)
             norms: Any = tuple([self._measure((node, i), t) for i, t in enumerate(incoming)])
             running.visits.append(Visit(next(self._order), norms, _shapes(incoming)))
+            running.version = _version(incoming)
 
     def _depart(self, running: RunningNode, outgoing: Tensors, incoming: Tensors) -> None:
         """The operation has run, and its gradients leave for the nodes behind."""
         if not self.is_running:
             return
+        if _version(incoming) != running.version:
+            incoming = ()  # a custom operation has changed it in place: its norm is out of date
         visit = running.visits[-1]
         norms: Any = tuple([_passed_on(t, incoming, visit.incoming) for t in outgoing])
         visit.outgoing = norms
@@ -134,12 +141,20 @@ def _passed_on(
     return norm(tensor)
 
 
+def _version(tensors: Tensors) -> int | None:
+    """How often the only one of these tensors has been changed in place."""
+    return tensors[0]._version if len(tensors) == 1 and tensors[0] is not None else None
+
+
 def _are_same_numbers(tensor: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether one is a view of the other's memory that leaves nothing out."""
     if tensor is other:
         return True
-    dense = tensor.layout is torch.strided and other.layout is torch.strided
-    return dense and tensor.numel() == other.numel() > 1 and tensor.data_ptr() == other.data_ptr()
+    if tensor.layout is not torch.strided or other.layout is not torch.strided:
+        return False
+    if not tensor.numel() == other.numel() > 1 or tensor.data_ptr() != other.data_ptr():
+        return False
+    return 0 not in tensor.stride()  # else it repeats some of the numbers, and leaves others out
 
 
 def roots_of(tensors: object) -> list[Node]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mclip_helpers.draw import colours
+from mclip_helpers.gradient.words import KINDS
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = [
@@ -40,3 +41,19 @@ def test_a_tint_lies_between_white_and_the_colour(colour: str):
     assert colours.tint(colour, 0) == "#FFFFFF"
     assert colours.tint(colour, 1) == colour
     assert colours.tint("#000000", 0.2) == "#CCCCCC"
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    parts = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_written_in_a_box_can_be_read(kind):
+    """By the contrast that the Web Content Accessibility Guidelines ask for, 4.5 to 1."""
+    style = colours.box_style(kind)
+    grounds = [style.fill] if kind == "dark" else [style.fill, colours.tint(style.edge, 0.6)]
+    for ground in grounds:
+        low, high = sorted((luminance(ground), luminance(style.ink)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5

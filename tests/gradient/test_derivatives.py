@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-
 import pytest
 import torch
-from conftest import fresh
+from recorded_steps import step_of
 from torch.nn import functional as F
 
-import mclip_helpers as mh
 from mclip_helpers.gradient.derivatives import UNKNOWN, WORDS, in_words, stem
 
 STEPS = {
@@ -20,25 +17,11 @@ STEPS = {
 }
 
 
-@functools.cache
-def operations(step: str) -> frozenset[str]:
-    name, lora = STEPS[step]
-    clip = fresh(name)
-    model = mh.inject_lora(clip.model) if lora else clip.model
-    size = clip.model.visual.image_size
-    pictures = torch.rand(2, 3, *(size if isinstance(size, tuple) else (size, size)))
-    with mh.trace(model) as tape:
-        a = clip.model.encode_image(pictures)
-        b = clip.model.encode_text(clip.tokenizer(["a cat", "a dog"]))
-        mh.contrastive_loss(a, b, clip.model.logit_scale.exp()).backward()
-    return frozenset(node.operation for node in tape.graph.nodes)
-
-
 @pytest.mark.parametrize("step", STEPS)
 def test_every_operation_of_a_step_has_words_of_its_own(step):
-    found = operations(step)
-    assert {"AccumulateGrad", "MmBackward0", "LogSoftmaxBackward0"} <= found
-    assert not [name for name in found if in_words(name) == UNKNOWN]
+    operations = {node.operation for node in step_of(*STEPS[step]).nodes}
+    assert {"AccumulateGrad", "MmBackward0", "LogSoftmaxBackward0"} <= operations
+    assert not [name for name in operations if in_words(name) == UNKNOWN]
 
 
 def test_an_operation_that_nobody_knows_gets_a_sentence_that_says_so():
@@ -204,14 +187,14 @@ TRUE = {
 
 @pytest.mark.parametrize("name", TRUE)
 def test_the_words_are_true_by_number(name):
-    said, result, claimed = TRUE[name]
+    words, result, claimed = TRUE[name]
     assert stem(result.grad_fn.name()) == name
-    assert said in in_words(result.grad_fn.name())
+    assert words in in_words(result.grad_fn.name())
     g = numbers(*result.shape, seed=9).detach()
     # (Summing what was repeated is left to the engine: calling the node alone would not do it.)
     leaves = [behind.variable for behind, _ in result.grad_fn.next_functions if behind]
-    found = torch.autograd.grad(result, leaves, g, retain_graph=True)
-    for is_so, says in zip(found, claimed(g), strict=True):
+    gradients = torch.autograd.grad(result, leaves, g, retain_graph=True)
+    for is_so, says in zip(gradients, claimed(g), strict=True):
         torch.testing.assert_close(is_so, says, rtol=1e-6, atol=1e-9)
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 from conftest import fresh
+from recorded_steps import clip_loss
 from torch import nn
 
 import mclip_helpers as mh
@@ -48,7 +49,7 @@ def test_every_reason_can_be_said_without_its_data(cause: Cause):
 
 
 class Broken(nn.Module):
-    """A module for each way not to get a gradient."""
+    """A module for each reason not to get a gradient."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,9 +72,7 @@ def recordings() -> list[Graph]:
     broken = Broken()
     peft = mh.inject_lora(clip.model)
     with mh.trace(peft) as tape:
-        image = clip.model.encode_image(torch.rand(2, 3, 64, 64))
-        text = clip.model.encode_text(clip.tokenizer(["a cat", "a dog"]))
-        mh.contrastive_loss(image, text, clip.model.logit_scale.exp()).backward()
+        clip_loss(clip).backward()
     optimizer = torch.optim.SGD(broken.zero.parameters())
     with mh.trace(broken, optimizer) as other:
         broken(torch.ones(2, 3)).square().sum().backward()
