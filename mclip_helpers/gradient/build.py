@@ -16,7 +16,7 @@ from .calls import CallLog, RunningCall
 from .explain import why_missing, why_zero
 from .graph import Graph
 from .inventory import Inventory
-from .nodes import Call, Node
+from .nodes import LEAF, Call, Node
 from .norms import fetch
 from .reasons import Cause, Reason
 from .saved import Saved
@@ -92,7 +92,7 @@ def _node(
     running = recording.backward.nodes[node]
     operation = node.name().rpartition("::")[2]
     # A tensor that no name belongs to (an input that wants a gradient) has none.
-    tensor = getattr(node, "variable", None)
+    tensor = getattr(node, "variable", None) if operation == LEAF else None
     names = () if tensor is None else recording.inventory.names.get(tensor, ())
     return Node(
         index=index[node],
