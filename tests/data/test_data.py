@@ -16,6 +16,7 @@ def test_no_public_name_hides_a_module():
         assert getattr(data, name) is importlib.import_module(f"mclip_helpers.data.{name}")
 
 
-def test_every_public_name_is_one_of_the_package_too():
-    different = [name for name in data.__all__ if getattr(data, name) is not getattr(mh, name)]
-    assert different == []
+def test_a_public_name_of_the_package_is_the_same_thing_here():
+    shared = set(data.__all__) & set(mh.__all__)
+    assert len(shared) > 10
+    assert [name for name in shared if getattr(data, name) is not getattr(mh, name)] == []
