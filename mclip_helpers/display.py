@@ -57,8 +57,8 @@ class Html:
 class Table:
     """Rows under a header: HTML in a notebook, aligned text elsewhere."""
 
-    def __init__(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        self.header, self.rows = list(header), [[str(cell) for cell in row] for row in rows]
+    def __init__(self, header: Sequence[object], rows: Sequence[Sequence[object]]) -> None:
+        self.header, *self.rows = [[str(cell) for cell in row] for row in (header, *rows)]
 
     def __str__(self) -> str:
         lines = [self.header, *self.rows]

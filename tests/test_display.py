@@ -10,6 +10,7 @@ from IPython.core.formatters import DisplayFormatter
 from shown import HOSTILE, png, xml
 
 from mclip_helpers.display import Chart, Drawable, Html, ShownAsPicture, Svg, Table, picture_of
+from mclip_helpers.gradient import Verdict
 
 
 class Thing(ShownAsPicture):
@@ -139,6 +140,14 @@ def test_a_table_in_html_has_every_cell_escaped_and_in_its_place():
     assert [cell.text for cell in root.findall("thead/tr/th")] == ["a", HOSTILE]
     rows = [[cell.text for cell in row] for row in root.findall("tbody/tr")]
     assert rows == [["<script>x</script>", "1"], ["None", "가 & b"]]
+
+
+def test_a_table_shows_each_cell_and_each_head_as_str_has_it():
+    """Also where a `str` has another value than what is shown of it, as a verdict has."""
+    table = Table([Verdict.ZERO], [[Verdict.ZERO]])
+    head, _, row = str(table).split("\n")
+    assert head == row == str(Verdict.ZERO)
+    assert table._repr_html_().count(str(Verdict.ZERO)) == 2
 
 
 def test_a_table_without_rows_shows_its_header():
