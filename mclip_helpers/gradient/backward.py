@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.utils.hooks import RemovableHandle
 
 from .nodes import Visit
 from .norms import Norm, norm
 
 Tensors = tuple[torch.Tensor | None, ...]
 Edge = tuple[Node | None, int]  # a node, and the number of its result that is meant
+# A gradient on its way along an edge: the tensor, its version and its norm when it left.
+Handed = tuple[weakref.ref[torch.Tensor], int, Norm]
 
 
 @dataclass(slots=True)
@@ -29,21 +32,6 @@ class RunningNode:
     edges: tuple[Edge, ...]
     version: int | None = None
     visits: list[Visit] = field(default_factory=list)
-    handles: list = field(default_factory=list)
-
-
-class _Handed:
-    """A gradient on its way along an edge, and its norm."""
-
-    __slots__ = ("norm", "tensor", "version")
-
-    def __init__(self, tensor: torch.Tensor, norm: Norm | None):
-        # Weak: if we held it, it could not be added to in place, nor become a `.grad` uncopied.
-        self.tensor, self.version, self.norm = weakref.ref(tensor), tensor._version, norm
-
-    def is_still(self, tensor: torch.Tensor) -> bool:
-        """Whether this is what arrives: a hook in between may have put another in its place."""
-        return self.tensor() is tensor and self.version == tensor._version
 
 
 class BackwardLog:
@@ -54,8 +42,9 @@ class BackwardLog:
         self.roots: list[Node] = []
         self.calls = 0
         self.is_running = False
+        self._handles: list[RemovableHandle] = []
         self._order = count(1)
-        self._handed: dict[Edge, _Handed | None] = {}
+        self._handed: dict[Edge, Handed | None] = {}
 
     def run(self, backward: Callable, tensors: object, *args: object, **options: object) -> None:
         """Call `backward(tensors, …)`, PyTorch's own, and note what it does."""
@@ -80,31 +69,46 @@ class BackwardLog:
             if node in self.nodes:
                 continue
             running = self.nodes[node] = RunningNode(node.next_functions)
-            running.handles.append(node.register_prehook(partial(self._arrive, node, running)))
-            running.handles.append(node.register_hook(partial(self._depart, running)))
+            self._handles.append(node.register_prehook(partial(self._arrive, node, running)))
+            if running.edges:  # a leaf hands nothing on
+                self._handles.append(node.register_hook(partial(self._depart, running)))
             waiting += [behind for behind, _ in running.edges if behind is not None]
 
     def _arrive(self, node: Node, running: RunningNode, incoming: Tensors) -> None:
         """The gradient has come to a node, and the operation is about to run."""
-        if self.is_running:  # else it is `torch.autograd.grad`
-            # (Any: on a GPU they are tensors until `norms.fetch`.)
-            norms: Any = tuple([self._measure((node, i), t) for i, t in enumerate(incoming)])
-            running.visits.append(Visit(next(self._order), norms, _shapes(incoming)))
-            running.version = _version(incoming)
+        if not self.is_running:  # it is `torch.autograd.grad`
+            return
+        # (Any: on a GPU they are tensors until `norms.fetch`.)
+        norms: Any = tuple([self._measure((node, i), t) for i, t in enumerate(incoming)])
+        outgoing = None if running.edges else ()
+        running.visits.append(Visit(next(self._order), norms, _shapes(incoming), outgoing))
+        running.version = _version(incoming)
 
     def _depart(self, running: RunningNode, outgoing: Tensors, incoming: Tensors) -> None:
         """The operation has run, and its gradients leave for the nodes behind."""
         if not self.is_running:
             return
-        if _version(incoming) != running.version:
-            incoming = ()  # a custom operation has changed it in place: its norm is out of date
         visit = running.visits[-1]
-        norms: Any = tuple([_passed_on(t, incoming, visit.incoming) for t in outgoing])
-        visit.outgoing = norms
+        # What a custom operation has changed in place has another norm than it came with.
+        came = incoming[0] if len(incoming) == 1 and _version(incoming) == running.version else None
+        norms: list[Any] = []
+        for tensor in outgoing:
+            if tensor is None:
+                norms.append(None)
+            elif came is not None and _are_same_numbers(tensor, came):
+                norms.append(visit.incoming[0])  # an addition, a change of shape
+            else:
+                norms.append(norm(tensor))
+        visit.outgoing = tuple(norms)
         visit.outgoing_shapes = _shapes(outgoing)
-        for edge, tensor, size in zip(running.edges, outgoing, norms, strict=False):
+        self._hand_on(running.edges, outgoing, norms)
+
+    def _hand_on(self, edges: tuple[Edge, ...], gradients: Tensors, norms: list[Any]) -> None:
+        """Remember the norm of what goes along each edge, until it arrives."""
+        for edge, tensor, size in zip(edges, gradients, norms, strict=False):
             if tensor is not None and edge not in self._handed:
-                self._handed[edge] = _Handed(tensor, size)
+                # Weak: if we held it, it could not be added to in place, nor become a `.grad`.
+                self._handed[edge] = weakref.ref(tensor), tensor._version, size
             else:  # gradients that meet are added up on arrival: neither arrives as it left
                 self._handed[edge] = None
 
@@ -113,32 +117,19 @@ class BackwardLog:
         if tensor is None:
             return None
         handed = self._handed.pop(edge, None)
-        if handed and handed.is_still(tensor):
-            return handed.norm
+        if handed is not None:
+            sent, version, size = handed
+            # A hook in between may have put another tensor in its place, or changed it.
+            if sent() is tensor and version == tensor._version:
+                return size
         return norm(tensor)
 
     def forget(self) -> None:
         """Take our hooks away, and hold on to nothing any more."""
-        for running in self.nodes.values():
-            for handle in running.handles:
-                handle.remove()
-        self.nodes, self.roots = {}, []
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self.nodes, self.roots = [], {}, []
         self._handed.clear()
-
-
-def _passed_on(
-    tensor: torch.Tensor | None, incoming: Tensors, norms: tuple[Norm | None, ...]
-) -> Norm | None:
-    """The norm of what leaves a node; that of what came in, if it is the same numbers.
-
-    An addition hands its gradient on, a change of shape gives another view of it.
-    """
-    if tensor is None:
-        return None
-    came = incoming[0] if len(incoming) == 1 else None
-    if came is not None and _are_same_numbers(tensor, came):
-        return norms[0]
-    return norm(tensor)
 
 
 def _version(tensors: Tensors) -> int | None:
@@ -150,9 +141,9 @@ def _are_same_numbers(tensor: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether one is a view of the other's memory that leaves nothing out."""
     if tensor is other:
         return True
-    if tensor.layout is not torch.strided or other.layout is not torch.strided:
+    if tensor.layout is not torch.strided or tensor.data_ptr() != other.data_ptr():
         return False
-    if not tensor.numel() == other.numel() > 1 or tensor.data_ptr() != other.data_ptr():
+    if not tensor.numel() == other.numel() > 1:
         return False
     return 0 not in tensor.stride()  # else it repeats some of the numbers, and leaves others out
 

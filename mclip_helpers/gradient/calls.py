@@ -47,9 +47,8 @@ class CallLog:
         self.paused = False
         self._names = names
         self._thread = threading.get_ident()
-        self._running: list[int] = []
-        self._since: list[int] = []
-        self._innermost: list[int | None] = []
+        self._since = [self.begun]
+        self._innermost: list[int | None] = [None]
 
     def listen(self, stack: ExitStack) -> None:
         """Follow the modules until `stack` closes.
@@ -63,7 +62,8 @@ class CallLog:
     @property
     def running(self) -> str:
         """The module whose call is running; "" outside of any."""
-        return self.calls[self._running[-1]].module if self._running else ""
+        current = self._innermost[-1]
+        return "" if current is None else self.calls[current].module
 
     def made_by(self, number: int) -> int | None:
         """The index of the call that made the node of this number."""
@@ -80,39 +80,41 @@ class CallLog:
                 f"recording, and PyTorch numbers the nodes of each thread anew: run the forward "
                 f"pass, the backward pass and the `with` block in one thread"
             )
-        running, number = self._running, sequence_number()
-        inside = running[-1] if running else None
-        running.append(len(self.calls))
-        self.calls.append(RunningCall(name, inside, torch.is_grad_enabled(), number, number))
-        self._mark(number)
+        number = sequence_number()
+        call = RunningCall(name, self._innermost[-1], torch.is_grad_enabled(), number, number)
+        self._since.append(number)
+        self._innermost.append(len(self.calls))
+        self.calls.append(call)
 
     def _leave(self, module: nn.Module, _inputs: object, output: object) -> None:
         name = self._names.get(module)
         if name is None or self.paused or threading.get_ident() != self._thread:
             return
-        running = self._running
-        is_innermost = running and self.calls[running[-1]].module == name
-        if not is_innermost and not self._drop_interrupted(name):
+        call = self._running_call_of(name)
+        if call is None:
             return
-        call = self.calls[running.pop()]
         call.last = number = sequence_number()
         call.needs_gradient = _needs_gradient(output)
-        self._mark(number)
-
-    def _drop_interrupted(self, name: str) -> bool:
-        """End the calls within that of `name`, which an interrupt has left without their hook.
-
-        Returns whether a call of `name` is running at all.
-        """
-        if not any(self.calls[i].module == name for i in self._running):
-            return False
-        while self.calls[self._running[-1]].module != name:
-            self.calls[self._running.pop()].last = sequence_number()
-        return True
-
-    def _mark(self, number: int) -> None:
         self._since.append(number)
-        self._innermost.append(self._running[-1] if self._running else None)
+        self._innermost.append(call.inside)
+
+    def _running_call_of(self, name: str) -> RunningCall | None:
+        """The innermost running call of this module, if it is running at all.
+
+        As a rule it is the innermost of all. An interrupt leaves calls within it without their
+        hook: those have ended too.
+        """
+        interrupted: list[RunningCall] = []
+        current = self._innermost[-1]
+        while current is not None:
+            call = self.calls[current]
+            if call.module == name:
+                for inner in interrupted:
+                    inner.last = sequence_number()
+                return call
+            interrupted.append(call)
+            current = call.inside
+        return None
 
 
 def _needs_gradient(output: object) -> bool:

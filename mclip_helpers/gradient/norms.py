@@ -9,7 +9,8 @@ import torch
 
 from .nodes import Visit
 
-HALF = (torch.float16, torch.bfloat16)
+# The type that a CPU adds the squares up in; that of the gradient itself if it is not here.
+WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 Norm = torch.Tensor | float  # a tensor for as long as it is on another device than the CPU
 # Beyond these bounds the squares of single-precision numbers may be zero or infinite.
 SAFE = (1e-15, 1e15)
@@ -31,8 +32,7 @@ def norm(gradient: torch.Tensor) -> Norm:
     if not gradient.is_cpu:
         wide = None if gradient.device.type == "mps" else torch.float64  # MPS has no float64
         return torch.linalg.vector_norm(gradient, dtype=wide)
-    wide = torch.float32 if gradient.dtype in HALF else None
-    value = torch.linalg.vector_norm(gradient, dtype=wide).item()
+    value = torch.linalg.vector_norm(gradient, dtype=WIDE.get(gradient.dtype)).item()
     if SAFE[0] < value < SAFE[1] or (value == 0 and not gradient.any()):
         return value
     return _scaled_norm(gradient.double(), value)  # takes a CPU many times as long
