@@ -59,16 +59,6 @@ assert after < loss_of_embeddings(y) / 2
 """,
         "cell-16": "assert torch.linalg.matrix_rank(delta) == RANK",
         "cell-22": "assert by_hand == peft.get_nb_trainable_parameters()[0]",
-        # Accepted, and dead: `out_proj` is never called …
-        "cell-33": "assert calls[attention] == 1 and calls[f'{attention}.out_proj'] == 0",
-        # … so backward() raises where nothing else is trained …
-        "cell-35": "assert not loss_of(alone).requires_grad",
-        # … and says nothing where something is.
-        "cell-37": """
-_norms = {g.layer: g.norm for g in found if g.part == "B"}
-assert all((norm is None) == ("out_proj" in layer) for layer, norm in _norms.items())
-assert None in _norms.values() and any(_norms.values())
-""",
         "cell-42": "assert difference < 1e-4",
         "cell-46": "assert difference < 1e-5",
         # An adapter many times larger than the layer.
@@ -91,12 +81,7 @@ assert all(float(row[2]) < 1e-4 for row in rows)
 _n = len(list(mh.lora_layers(peft)))
 assert [row[2:] for row in rows] == [[0, _n, 0], [_n, 0, 0], [_n, 0, 0], [_n, 0, 0]]
 """,
-        # Frozen, and still moving; an adapter's file has no running means.
-        "cell-64": """
-assert changed(moved, "named_parameters").startswith("0 of")
-assert not changed(moved, "named_buffers").startswith("0 of")
-assert changed(held, "named_buffers").startswith("0 of")
-""",
+        # An adapter's file has no running means.
         "cell-66": """
 assert set(kept) == {"lora_A.weight", "lora_B.weight"} and largest > 0 == still
 """,
@@ -160,21 +145,14 @@ assert _order.index("loss_img") < _order.index("logits_per_image")
         "cell-32": "assert full_step.gradients.count('reached') == len(full_step.gradients)",
         "cell-39": "assert all(float(row[-1]) < 1e-4 for row in rows) and float(rows[0][3]) == 0",
         # … and after one step of every adapter.
-        "cell-44": """
-assert all(expected == measured for _, expected, measured in rows) and new_loss < loss
-""",
-        "cell-56": """
-_ends = {f"{path.nodes[-1].norm_in:.3g}", f"{grad_norm:.3g}"}
-_ends |= {f"{g.norm:.3g}" for g in unrecorded if g.name == path.parameter}
-assert len(_ends) == 1
-""",
+        "cell-44": "assert new_loss < loss",
         "cell-60": "assert of_all > 2 * kept",
-        # Anna's image tower and Ben's text tower are dead, though each loss falls.
+        # Anna's image tower and Ben's last layer are dead, though each loss falls.
         "cell-68": """
 _reached = {(name, tower): (alive, dead) for name, tower, alive, _, dead in rows}
 assert _reached["Anna", "image"][0] == 0 < _reached["Anna", "image"][1]
-assert _reached["Ben", "text"][0] == 0 < _reached["Ben", "text"][1]
-assert all(_reached[key][1] == 0 for key in [("Anna", "text"), ("Ben", "image")])
+assert _reached["Ben", "image"][0] > 0 and _reached["Ben", "image"][1] == 2
+assert all(_reached[name, "text"][1] == 0 for name in recordings)
 assert [bool(recordings[n].gradients.forgotten) for n in recordings] == [False, False, True]
 """,
         "cell-81": "assert tape.graph.path('s').ways == 2**40",
