@@ -23,6 +23,7 @@ from .saved import Saved
 from .verdicts import Gradient, Gradients
 
 NO_NUMBER = 2**64 - 1  # the sequence number of every leaf
+FROZEN = Reason(Cause.FROZEN)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def build(recording: Recording) -> Graph:
         error=recording.error,
         has_towers=any(clean_name(n) == "visual" for n in recording.inventory.modules.values()),
     )
-    fetch(visit for node in graph.nodes for visit in node.visits)
+    fetch([visit for node in graph.nodes for visit in node.visits])
     return replace(graph, gradients=Gradients(_gradients(recording, graph)))
 
 
@@ -158,7 +159,7 @@ def _arrival(
     """The norm of a parameter's gradient, and the reason if it has none, or only zeros."""
     leaf = graph.leaves.get(name)
     if not tensor.requires_grad:
-        return None, Reason(Cause.FROZEN)
+        return None, FROZEN
     if leaf is None:
         if not recording.inventory.is_model:
             return None, Reason(Cause.UNUSED)

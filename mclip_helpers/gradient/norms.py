@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 
@@ -46,23 +46,20 @@ def _scaled_norm(gradient: torch.Tensor, value: float) -> float:
     return value
 
 
-def fetch(visits: Iterable[Visit]) -> None:
+def fetch(visits: Sequence[Visit]) -> None:
     """Replace norms that are still tensors by numbers, all of one device in one transfer."""
-    waiting = [
-        visit
-        for visit in visits
-        if any(map(torch.is_tensor, visit.incoming + (visit.outgoing or ())))
-    ]
     by_device: dict[tuple, list[torch.Tensor]] = {}
-    for visit in waiting:
+    for visit in visits:
         for value in visit.incoming + (visit.outgoing or ()):
             if isinstance(value, torch.Tensor):
                 by_device.setdefault((value.device, value.dtype), []).append(value)
+    if not by_device:
+        return
     number: dict[int, float] = {}
     for values in by_device.values():
         fetched = torch.stack(values).tolist()
         number |= {id(value): n for value, n in zip(values, fetched, strict=True)}
-    for visit in waiting:
+    for visit in visits:
         visit.incoming = tuple(number.get(id(value), value) for value in visit.incoming)
         if visit.outgoing is not None:
             visit.outgoing = tuple(number.get(id(value), value) for value in visit.outgoing)
