@@ -80,10 +80,15 @@ def ranks(similarity: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
     before it, so that a model that gives every pair the same number does not score well. NaN counts
     as wrong: a wrong answer with NaN is ranked first, a good one last.
     """
-    undefined = similarity.isnan()
-    best = similarity.masked_fill(~good | undefined, -torch.inf).amax(1, keepdim=True)
-    ahead = ((similarity >= best) | undefined) & ~good
-    return 1 + ahead.sum(1)
+    similarity = nan_as_wrong(similarity, good)
+    best = similarity.masked_fill(~good, -torch.inf).amax(1, keepdim=True)
+    return 1 + ((similarity >= best) & ~good).sum(1)
+
+
+def nan_as_wrong(similarity: torch.Tensor, good: torch.Tensor) -> torch.Tensor:
+    """`similarity` with the worst in place of NaN: −∞ for a good answer, +∞ for a wrong one."""
+    worst = torch.where(good, -torch.inf, torch.inf).to(similarity)
+    return torch.where(similarity.isnan(), worst, similarity)
 
 
 def retrieval(

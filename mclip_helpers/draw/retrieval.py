@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..data import PictureDataset
 from ..display import Chart
-from ..evaluation import ranks
+from ..evaluation import nan_as_wrong, ranks
 from .captions import credit_line, escaped, wrapped
 from .charts import bare
 from .colours import COLOURS, QUIET
@@ -134,8 +134,8 @@ def answers(
         for column, matrix in enumerate(similarities.values()):
             own = matrix[index].cpu()
             rank = int(ranks(own[None], good[None]))
-            numbers = own.masked_fill(own.isnan(), -torch.inf)  # topk would put NaN first
-            best = [(captions[i], bool(good[i])) for i in numbers.topk(top).indices.tolist()]
+            order = nan_as_wrong(own, good).topk(top).indices.tolist()
+            best = [(captions[i], bool(good[i])) for i in order]
             _answer(axes, LEFT + COLUMN * column, middle, rank, best)
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)

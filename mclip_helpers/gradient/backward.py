@@ -26,7 +26,7 @@ Handed = tuple[weakref.ref[torch.Tensor], int, Norm]
 class RunningNode:
     """A node while it is recorded; `edges` are the nodes behind it, one for each input.
 
-    `version` is that of the gradient that came in, when it did.
+    `version` counts the changes in place of the gradient that came in, up to its arrival.
     """
 
     edges: tuple[Edge, ...]
@@ -89,7 +89,7 @@ class BackwardLog:
         if not self.is_running:
             return
         visit = running.visits[-1]
-        # What a custom operation has changed in place has another norm than it came with.
+        # A custom operation may have changed what came in: then the norm on arrival is out of date.
         came = incoming[0] if len(incoming) == 1 and _version(incoming) == running.version else None
         norms: list[Any] = []
         for tensor in outgoing:

@@ -60,7 +60,7 @@ class Group:
 class OperationGroup(Group):
     """Operations that the forward pass made one after the other in the same place.
 
-    `call` says at which call of the module, where that is told apart. `title` is the name of a
+    `call` is the number of the module's call, where calls are told apart. `title` is the name of a
     single operation, at the level that shows each. `operations` are their names as autograd gives
     them, if one module made them all; `module` is that module.
     """

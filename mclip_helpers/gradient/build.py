@@ -1,4 +1,4 @@
-"""From what was noted while the step ran to the graph that is read afterwards."""
+"""Build the graph that is read afterwards from what was noted while the step ran."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ FROZEN = Reason(Cause.FROZEN)
 
 @dataclass(frozen=True)
 class Recording:
-    """All that was noted in one block. `zeros` are parameters that were zero at the first pass."""
+    """All that was noted in one `with` block.
+
+    `zeros` are the names of the parameters that were zero at the first pass.
+    """
 
     inventory: Inventory
     calls: CallLog
@@ -58,7 +61,7 @@ def build(recording: Recording) -> Graph:
     index = {node: i for i, node in enumerate(ordered)}
     calls = recording.calls
     made_by = {n: None if numbers[n] == NO_NUMBER else calls.made_by(numbers[n]) for n in ordered}
-    times = _times(calls.calls)
+    times = _call_numbers(calls.calls)
     graph = Graph(
         nodes=tuple(_node(recording, node, index, made_by[node], times) for node in ordered),
         roots=tuple(index[root] for root in recording.backward.roots),
@@ -73,8 +76,8 @@ def build(recording: Recording) -> Graph:
     return replace(graph, gradients=Gradients(_gradients(recording, graph)))
 
 
-def _times(calls: list[RunningCall]) -> list[int]:
-    """Which call of its module each call is, counted from 1."""
+def _call_numbers(calls: list[RunningCall]) -> list[int]:
+    """For each call its number among the calls of the same module, from 1."""
     count: Counter[str] = Counter()
     times = []
     for call in calls:

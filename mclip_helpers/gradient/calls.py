@@ -101,8 +101,8 @@ class CallLog:
     def _running_call_of(self, name: str) -> RunningCall | None:
         """The innermost running call of this module, if it is running at all.
 
-        As a rule it is the innermost of all. An interrupt leaves calls within it without their
-        hook: those have ended too.
+        As a rule it is the innermost of all. Calls within it that an interrupt has ended, without
+        a hook that says so, are closed here.
         """
         interrupted: list[RunningCall] = []
         current = self._innermost[-1]

@@ -42,7 +42,7 @@ def dark_groups(
             )
             for number, (place, calls) in enumerate(places, start=len(groups))
         ]
-        # The last group that the backward pass reached hands nothing on to the dark.
+        # The dark hangs on the last group that the backward pass reached; no gradient flows there.
         reached = [group for group in bright if group.order is not None]
         chain = [max(reached, key=lambda group: group.order or 0).key] if reached else []
         edges += pairwise([*chain, *(group.key for group in reversed(own))])
@@ -75,7 +75,7 @@ def _dark_calls(
 
 
 def darkness(calls: Sequence[Call]) -> Darkness:
-    """Why these calls left no node in the graph: what is odd about one of them goes first."""
+    """Why these calls left no node in the graph: being frozen is named only if nothing else is."""
     for call in calls:
         if not call.recorded:
             return Darkness.NO_GRAD

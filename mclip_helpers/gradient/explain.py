@@ -31,9 +31,11 @@ def why_missing(calls: Sequence[Call], parameter: str) -> Reason:
 
 
 def why_zero(graph: BackwardGraph, leaf: Node, zeros: Collection[str]) -> Reason:
-    """Why only zeros came to `leaf`: the nearest node at which something came in.
+    """Why `leaf` received only zeros.
 
-    `zeros` are the full names of the parameters that were all zeros when the pass began.
+    Searches back towards the loss for the nearest node that received anything else: its operation
+    made the gradient zero. `zeros` are the full names of the parameters that were all zeros when
+    the pass began.
     """
     seen, waiting = {leaf.index}, [leaf.index]
     while waiting:
@@ -48,9 +50,10 @@ def why_zero(graph: BackwardGraph, leaf: Node, zeros: Collection[str]) -> Reason
 
 
 def _why_made_zero(node: Node, leaf: Node, zeros: Collection[str]) -> Reason:
-    """Why this operation made a gradient zero: it multiplies by a parameter that is, or by itself.
+    """Why this operation made a gradient zero: it multiplies by a parameter that is all zeros.
 
-    (A bias is added, not multiplied: as zero it stops nothing.)
+    If there is none, the zeros came about in the operation itself. (A bias is added, not
+    multiplied: as zero it stops nothing.)
     """
     for name in zeros:
         module, _, last = name.rpartition(".")

@@ -17,7 +17,7 @@ class SavedTensor:
     __slots__ = ("__weakref__", "module", "tensor", "version")
 
     def __init__(self, tensor: torch.Tensor, module: str):
-        # Detached: else the node that keeps it would keep itself alive through it.
+        # Detached: through its `grad_fn` the tensor would keep alive the node that keeps it.
         self.tensor, self.version, self.module = tensor.detach(), tensor._version, module
 
     def unpack(self) -> torch.Tensor:

@@ -18,8 +18,8 @@ from .verdicts import Gradients
 
 LEAF = "AccumulateGrad"
 
-# Hundreds of the next three are made in every recorded step. They are not `frozen`, because making
-# them would take three times as long; nobody changes them afterwards.
+# Each recorded step makes hundreds of instances of the next three classes. They are not `frozen`,
+# because construction would take three times as long; nobody changes them afterwards.
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -43,9 +43,9 @@ class Node:
     """One operation of the autograd graph.
 
     `module` is the full name of the innermost module that made it, None outside of any; `call`
-    says at which call of that module, from 1. `next` has for each input of the operation the index
-    of the node behind it, or None. `parameters` has the names of the leaf's tensor: none if this
-    is no leaf, several if the parameter is shared. `label` is a name that `trace.label` gave it.
+    is the number of that module's call, from 1. `next` has for each input of the operation the
+    index of the node behind it, or None. `parameters` has the names of the leaf's tensor: none if
+    this is no leaf, several if the parameter is shared. `label` is the name from `trace.label`.
     """
 
     index: int
@@ -106,8 +106,8 @@ class Call:
     `nodes` are the indices of the graph's nodes that it made itself, not by calling others;
     `weights` counts the numbers in the parameters that it holds itself. `recorded` says whether
     gradients were switched on, `needs_gradient` whether its result needs one; `lost` that it made
-    nodes, by calling others too, and that none of them is in the graph. `inside` is the index of
-    the call that it was made in.
+    nodes, itself or in modules that it called, and that none of them is in the graph. `inside` is
+    the index of the call that it was made in.
     """
 
     module: str

@@ -9,7 +9,7 @@ import torch
 
 from .nodes import Visit
 
-# The type that a CPU adds the squares up in; that of the gradient itself if it is not here.
+# The type in which a CPU adds up the squares of a half-precision gradient; others keep their own.
 WIDE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 Norm = torch.Tensor | float  # a tensor for as long as it is on another device than the CPU
 # Beyond these bounds the squares of single-precision numbers may be zero or infinite.

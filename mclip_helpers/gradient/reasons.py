@@ -27,7 +27,7 @@ class Verdict(StrEnum):
 class Cause(StrEnum):
     """Why a parameter has no gradient, or one of zeros, or will not be changed by it.
 
-    Which data a `Reason` of this cause carries stands behind it.
+    The comment on each names the data that a `Reason` of this cause carries.
     """
 
     FROZEN = auto()

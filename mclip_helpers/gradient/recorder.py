@@ -34,7 +34,7 @@ class trace:
     """Record one training step: `with trace(model) as tape:` around a forward and `backward()`.
 
     Afterwards `tape.graph` is a `Graph`. `model` is any module, or, where there is none, a dict
-    of named tensors. With an `optimizer`, the graph also knows what that was not given.
+    of named tensors. With an `optimizer`, the graph also knows which parameters it lacks.
 
     It changes no gradient; when the block ends, in whatever way, no hook and no tensor of it is
     left. Raises RuntimeError if another recording is running, and on `tape.graph` if no backward

@@ -45,7 +45,7 @@ class SplitAttention(nn.Module):
     """
 
     def __init__(self, original: FusedAttention):
-        """`original`: a module for which `is_fused_attention` is true. It loses its numbers."""
+        """`original`: a module for which `is_fused_attention` is true. Its parameters move out."""
         super().__init__()
         self.num_heads = original.num_heads
         self.batch_first = getattr(original, "batch_first", True)

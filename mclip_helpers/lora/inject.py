@@ -46,7 +46,7 @@ def inject_lora(
             fuse_attention(model)
         raise
     freeze_batch_norm(model)
-    # A regular expression of whole names. PEFT takes those in a list for the ends of names:
+    # A regular expression of whole names: PEFT matches those in a list by how a name ends, and
     # `transformer.…` (the text tower of ViT-B-32) would mean `visual.transformer.…`, too.
     whole_names = "|".join(re.escape(name) for name in names)
     config = LoraConfig(

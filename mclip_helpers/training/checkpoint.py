@@ -37,7 +37,7 @@ class Checkpoint:
     fingerprint: Mapping[str, Any]
 
     def save(self, state: TrainingState) -> None:
-        """Write `state` and the random state: all of it, or the file stays as it was."""
+        """Write `state` and the random state, as a whole; if that fails, the old file stays."""
         notes = {
             "format": FORMAT,
             "fingerprint": self.fingerprint,

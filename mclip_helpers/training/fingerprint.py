@@ -30,9 +30,9 @@ def run_fingerprint(
         "pictures and captions": _hash(
             f"{pair.digest} {pair.captions}".encode() for pair in dataset.pairs
         ),
-        "trained tensors": len(parameters),
-        "trained numbers": sum(p.numel() for p in parameters.values()),
-        "names of trained tensors": _hash(name.encode() for name in parameters),
+        "trainable tensors": len(parameters),
+        "trainable parameters": sum(p.numel() for p in parameters.values()),
+        "names of trainable tensors": _hash(name.encode() for name in parameters),
         "adapters": _adapter_settings(model),
         "frozen weights": _hash(tensor_bytes(p) for p in model.parameters() if not p.requires_grad),
         **asdict(settings),
@@ -42,7 +42,7 @@ def run_fingerprint(
 def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     """One phrase for each value of `current` that `saved` does not have."""
     return [
-        f"{name} was {saved.get(name)}, now {value}"
+        f"{name}: {saved.get(name)} in the file, {value} now"
         for name, value in current.items()
         if saved.get(name) != value
     ]

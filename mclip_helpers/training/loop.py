@@ -20,6 +20,7 @@ from ..model import Clip, OutOfMemory
 from .checkpoint import Checkpoint
 from .fingerprint import run_fingerprint
 from .history import History
+from .schedule import WARMUP
 from .setup import Settings, set_up
 from .state import TrainingState, trainable_parameters
 
@@ -36,7 +37,7 @@ def train(
     batch_size: int = 64,
     lr: float = 1e-3,
     weight_decay: float = 0.0,
-    warmup: float = 0.1,
+    warmup: float = WARMUP,
     seed: int = 0,
     augment: Callable[[Image.Image], Image.Image] | None = None,
     train_logit_scale: bool = False,
@@ -52,9 +53,9 @@ def train(
     in fp16, the gradient scaler skips a step whose scaled gradients overflow.
 
     `checkpoint` is a file that is replaced after each epoch. If it exists, the run goes on from
-    there and ends with the same bits as one that never stopped; of random states, it keeps torch's
-    and Python's. ValueError if it is of a run with other settings, pictures, captions, adapters or
-    base. (`augment` and `evaluate_on` can't be compared.)
+    there and ends bit for bit where an uninterrupted run would; it keeps the random states of
+    PyTorch and Python, not NumPy's. ValueError if it is of a run with other settings, pictures,
+    captions, adapters or base. (`augment` and `evaluate_on` can't be compared.)
 
     Raises TrainingDiverged at the first loss or gradient that is not finite, and OutOfMemory, with
     advice, where a step does not fit into memory. That step is not taken.

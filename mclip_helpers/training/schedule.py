@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+WARMUP = 0.1  # the share of the steps in which the learning rate rises
 
-def warmup_cosine(step: int, total: int, warmup: float = 0.1) -> float:
+
+def warmup_cosine(step: int, total: int, warmup: float = WARMUP) -> float:
     """The factor on the learning rate at `step` of `total`, counted from 0.
 
     It rises linearly over the first `warmup` share of the steps (at least one) and then falls to 0
