@@ -26,10 +26,14 @@ Handed = tuple[weakref.ref[torch.Tensor], int, Norm]
 class RunningNode:
     """A node while it is recorded; `edges` are the nodes behind it, one for each input.
 
+    `name` and `number` (autograd counts nodes as they are made) are read before the pass: before
+    torch 2.15 it may end the life of a custom operation, and with it what can be asked of it.
     `version` counts the changes in place of the gradient that came in, up to its arrival.
     """
 
     edges: tuple[Edge, ...]
+    name: str
+    number: int
     version: int | None = None
     visits: list[Visit] = field(default_factory=list)
 
@@ -68,7 +72,9 @@ class BackwardLog:
             node = waiting.pop()
             if node in self.nodes:
                 continue
-            running = self.nodes[node] = RunningNode(node.next_functions)
+            running = self.nodes[node] = RunningNode(
+                node.next_functions, node.name(), node._sequence_nr()
+            )
             self._handles.append(node.register_prehook(partial(self._arrive, node, running)))
             if running.edges:  # a leaf hands nothing on
                 self._handles.append(node.register_hook(partial(self._depart, running)))

@@ -45,18 +45,13 @@ class Recording:
 
 def is_of_another_forward_pass(recording: Recording) -> bool:
     """Whether every operation in the graph was made before the block began."""
-    numbers = [n for n in map(number_of, recording.backward.nodes) if n != NO_NUMBER]
+    numbers = [n.number for n in recording.backward.nodes.values() if n.number != NO_NUMBER]
     return bool(numbers) and max(numbers) < recording.calls.begun
-
-
-def number_of(node: AutogradNode) -> int:
-    """The number that autograd gave to a node: it counts them as they are made."""
-    return node._sequence_nr()
 
 
 def build(recording: Recording) -> Graph:
     """The graph of a recorded step."""
-    numbers = {node: number_of(node) for node in recording.backward.nodes}
+    numbers = {node: running.number for node, running in recording.backward.nodes.items()}
     ordered = sorted(numbers, key=numbers.__getitem__)
     index = {node: i for i, node in enumerate(ordered)}
     calls = recording.calls
@@ -94,7 +89,7 @@ def _node(
     times: list[int],
 ) -> Node:
     running = recording.backward.nodes[node]
-    operation = node.name().rpartition("::")[2]
+    operation = running.name.rpartition("::")[2]
     # A tensor that no name belongs to (an input that wants a gradient) has none.
     tensor = getattr(node, "variable", None) if operation == LEAF else None
     names = () if tensor is None else recording.inventory.names.get(tensor, ())
