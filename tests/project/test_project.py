@@ -125,7 +125,7 @@ def test_jupyter_is_told_that_the_user_is_root_if_it_is(tmp_path: Path, user: in
     id_program.write_text(f"#!/bin/sh\necho {user}\n")
     id_program.chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-    command = ["make", "--dry-run", "lab", "ARGS=--no-browser"]
+    command = ["make", "--no-print-directory", "--dry-run", "lab", "ARGS=--no-browser"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     last = " ".join(done.stdout.splitlines()[-1].split())
     assert last.endswith(f"-m jupyterlab {flag}--no-browser notebooks/00_start_here.ipynb")
