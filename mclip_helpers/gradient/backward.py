@@ -26,8 +26,8 @@ Handed = tuple[weakref.ref[torch.Tensor], int, Norm]
 class RunningNode:
     """A node while it is recorded; `edges` are the nodes behind it, one for each input.
 
-    `name` and `number` (autograd counts nodes as they are made) are read before the pass: before
-    torch 2.15 it may end the life of a custom operation, and with it what can be asked of it.
+    `name` and `number` (autograd counts nodes as they are made) are read before the pass: with
+    torch 2.11, the node of a custom operation can't be asked for them afterwards.
     `version` counts the changes in place of the gradient that came in, up to its arrival.
     """
 
