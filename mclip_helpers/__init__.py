@@ -2,7 +2,7 @@
 
 Folders mirror the notebooks, from what comes first to what uses it:
 
-    files · names · display · loss → data · model → lora → evaluation → training
+    checks · files · progress · names · display → loss → data · model → lora → evaluation → training
     names · display → gradient → draw → widgets → machine
 """
 

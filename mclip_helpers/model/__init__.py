@@ -6,7 +6,15 @@ weights.py   weight files: where they are, how they are read, what can be wrong 
 compute.py   device, precision, loader workers, memory
 """
 
-from .clip import Clip, ClipModel, base_name, load_model, mobileclip_names
+from .clip import (
+    Clip,
+    ClipModel,
+    base_name,
+    load_model,
+    mobileclip_names,
+    require_clip,
+    require_model,
+)
 from .compute import Compute, OutOfMemory, choose_compute
 from .nano import NANO
 from .weights import APPLE_LICENCE, RANDOM, WeightsError, hub_repository, is_apples
@@ -26,4 +34,6 @@ __all__ = [
     "is_apples",
     "load_model",
     "mobileclip_names",
+    "require_clip",
+    "require_model",
 ]

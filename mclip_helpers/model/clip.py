@@ -87,6 +87,25 @@ class Clip:
         return pieces + [self.tokenizer.decode([token]).strip() for token in unfinished]
 
 
+def require_clip(value: object) -> None:
+    """Raise TypeError, with the right call, unless `value` is a `Clip`."""
+    if isinstance(value, nn.Module):
+        raise TypeError(
+            f"this is a model ({type(value).__name__}); pass the Clip that load_model returned: it "
+            f"has the transform and the tokenizer, too"
+        )
+    if not isinstance(value, Clip):
+        raise TypeError(f"this is a {type(value).__name__}; pass the Clip that load_model returns")
+
+
+def require_model(value: object) -> None:
+    """Raise TypeError, with the right call, unless `value` is a model."""
+    if isinstance(value, Clip):
+        raise TypeError("this is a Clip; pass its model: clip.model")
+    if not isinstance(value, nn.Module):
+        raise TypeError(f"this is a {type(value).__name__}; pass clip.model")
+
+
 def mobileclip_names() -> list[str]:
     """`nano` and every MobileCLIP that the installed open_clip lists."""
     return [NANO, *(n for n in open_clip.list_models() if n.startswith("MobileCLIP"))]
