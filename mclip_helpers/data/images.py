@@ -194,8 +194,8 @@ def _check_size(picture: ImageFile.ImageFile) -> None:
     width, height = picture.size
     if max(width, height) > MAX_RATIO * min(width, height):
         raise ValueError(
-            f"too narrow: it has {width} × {height} pixels, and one side may be at most {MAX_RATIO} "
-            f"times as long as the other; cut it into pieces"
+            f"too narrow: it has {width} × {height} pixels, and one side may be at most "
+            f"{MAX_RATIO} times as long as the other; cut it into pieces"
         )
     most = Image.MAX_IMAGE_PIXELS
     if most is None or width * height <= most:

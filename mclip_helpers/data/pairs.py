@@ -7,6 +7,7 @@ them as a hit.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +15,36 @@ from pathlib import Path
 from PIL import Image
 from torch.utils.data import Dataset
 
+from ..checks import whole_number
+
 SHOWN_PROBLEMS = 50
+LONGEST_PROBLEM = 600  # characters
 
 
 class DataError(ValueError):
-    """What is wrong with a dataset: `problems` has one line for each problem, with file and row."""
+    """What is wrong with a dataset: `problems` has one line for each problem, with file and row.
 
-    def __init__(self, where: str | Path, problems: Sequence[str]):
-        self.problems = list(problems)
-        shown = "\n".join(f"  - {problem}" for problem in self.problems[:SHOWN_PROBLEMS])
+    `DataError(message)` alone is what a DataLoader makes of one that a worker raised.
+    """
+
+    def __init__(self, where: str | Path, problems: Sequence[str] = ()):
+        self.where, self.problems = where, [shown(problem) for problem in problems]
+        lines = [f"  - {problem}" for problem in self.problems[:SHOWN_PROBLEMS]]
         more = len(self.problems) - SHOWN_PROBLEMS
-        tail = f"\n  … and {more} more" if more > 0 else ""
+        if more > 0:
+            lines.append(f"  … and {more} more")
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__(f"{count} in {where}:\n{shown}{tail}")
+        super().__init__("\n".join([f"{count} in {where}:", *lines]) if problems else str(where))
+
+    def __reduce__(self) -> tuple:
+        return DataError, (self.where, self.problems)
+
+
+def shown(text: str, most: int = LONGEST_PROBLEM) -> str:
+    """`text` on one line of at most `most` characters, with every invisible character escaped."""
+    if len(text) > most:
+        text = f"{text[: most * 2 // 3 - 1]} … {text[len(text) - most // 3 + 2 :]}"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @dataclass(frozen=True)
@@ -34,7 +52,8 @@ class Pair:
     """A picture and its captions, at least one.
 
     `load()` returns the picture as RGB. `digest` is `images.digest` of it, and `perceptual_hash`
-    is `duplicates.perceptual_hash` of it, or None if it has not been computed.
+    is `duplicates.perceptual_hash` of it, or None if it has not been computed. Raises TypeError or
+    ValueError for parts of another kind.
     """
 
     name: str
@@ -43,6 +62,25 @@ class Pair:
     load: Callable[[], Image.Image]
     perceptual_hash: bytes | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.captions, tuple):  # a text, too, has items: its letters
+            raise TypeError(
+                f"captions of {self.name!r:.60} is of the type {type(self.captions).__name__}; it "
+                f"must be a tuple of texts, ('a cat',)"
+            )
+        if not self.captions or not all(isinstance(c, str) and c.strip() for c in self.captions):
+            raise ValueError(
+                f"captions of {self.name!r:.60} is {self.captions!r:.60}; a pair needs at least "
+                f"one, and each must be a text that is not empty"
+            )
+        if not isinstance(self.digest, str):
+            raise TypeError(f"digest is a {type(self.digest).__name__}; it must be a str")
+        if not callable(self.load):
+            raise TypeError(
+                f"load is a {type(self.load).__name__}; it must be a function without arguments "
+                f"that returns the picture"
+            )
+
 
 class PictureDataset(Dataset[tuple[Image.Image, str]]):
     """A dataset of N pairs.
@@ -50,11 +88,13 @@ class PictureDataset(Dataset[tuple[Image.Image, str]]):
     `dataset[i]` is picture i (RGB) with its first caption, `dataset[i, k]` the same picture with
     caption k. `groups[i]` numbers the group of pair i: pairs that are equally good, or connected by
     a chain of pairs that are, are one group. `credit` is the attribution that must stand wherever
-    the pictures are shown.
+    the pictures are shown. Raises TypeError for anything but pairs.
     """
 
-    def __init__(self, pairs: Sequence[Pair], credit: str = ""):
-        self.pairs = list(pairs)
+    def __init__(self, pairs: Iterable[Pair], credit: str = ""):
+        self.pairs = _pairs(pairs)
+        if not isinstance(credit, str):
+            raise TypeError(f"credit is a {type(credit).__name__}; it must be a text")
         self.credit = credit
         self.groups = _groups(self.pairs)
 
@@ -62,11 +102,18 @@ class PictureDataset(Dataset[tuple[Image.Image, str]]):
         return len(self.pairs)
 
     def __getitem__(self, index: int | tuple[int, int]) -> tuple[Image.Image, str]:
+        if isinstance(index, tuple) and len(index) != 2:
+            raise TypeError(f"dataset[i, k] is picture i with its caption k; {index!r:.60} is not")
         i, k = index if isinstance(index, tuple) else (index, 0)
-        pair = self.pairs[i]
-        return pair.load(), pair.captions[k]
+        pair = self.pairs[_position(i, self.pairs, "pair")]
+        caption = pair.captions[_position(k, pair.captions, "caption")]
+        return pair.load(), caption
 
     def __add__(self, other: PictureDataset) -> PictureDataset:  # type: ignore[override]
+        if not isinstance(other, PictureDataset):
+            raise TypeError(
+                f"a {type(other).__name__} can't be added to a PictureDataset, only another one can"
+            )
         credits = dict.fromkeys(c for c in (self.credit, other.credit) if c)
         return PictureDataset(self.pairs + other.pairs, "; ".join(credits))
 
@@ -87,23 +134,78 @@ class PictureDataset(Dataset[tuple[Image.Image, str]]):
         return [group for group, pair in grouped for _ in pair.captions]
 
     def subset(self, indices: Iterable[int]) -> PictureDataset:
-        """The pairs at `indices`, in that order."""
-        return PictureDataset([self.pairs[i] for i in indices], self.credit)
+        """The pairs at `indices`, in that order; −1 is the last, as in a list.
+
+        Raises IndexError for one that is not there, and TypeError for a mask of True and False.
+        """
+        if isinstance(indices, str) or not isinstance(indices, Iterable):
+            raise TypeError(
+                f"indices is of the type {type(indices).__name__}; it must be a list of positions, "
+                f"[0, 5]"
+            )
+        return PictureDataset(
+            [self.pairs[_position(i, self.pairs, "pair")] for i in indices], self.credit
+        )
 
     def head(self, count: int | None) -> PictureDataset:
-        """The first `count` pairs, or as many as there are; all of them for None."""
-        return self.subset(range(len(self))[:count])
+        """The first `count` pairs, or as many as there are; all of them for None.
+
+        Raises ValueError if `count` is no whole number, or negative.
+        """
+        if count is not None:
+            count = whole_number("count", count, least=0)
+        return PictureDataset(self.pairs[:count], self.credit)
 
     def find(self, *captions: str) -> PictureDataset:
-        """The first pair with each of `captions`. KeyError names the captions that are missing."""
+        """The first pair with each of `captions`.
+
+        KeyError names the captions that are missing; TypeError for what is no text.
+        """
+        for caption in captions:
+            if not isinstance(caption, str):
+                raise TypeError(
+                    f"a caption is a {type(caption).__name__}; find takes texts: find('cat', 'dog')"
+                )
         first: dict[str, int] = {}
         for i, pair in enumerate(self.pairs):
             for caption in pair.captions:
                 first.setdefault(caption, i)
         missing = [caption for caption in captions if caption not in first]
         if missing:
-            raise KeyError(f"no picture with caption {missing} among these {len(self)}")
+            raise KeyError(shown(f"no picture with caption {missing} among these {len(self)}"))
         return self.subset(first[caption] for caption in captions)
+
+
+def _pairs(pairs: object) -> list[Pair]:
+    """`pairs` as a list. TypeError unless they are pairs; a dataset would open every picture."""
+    if isinstance(pairs, PictureDataset):
+        raise TypeError("this is a PictureDataset already; its pairs are dataset.pairs")
+    if not isinstance(pairs, Iterable):
+        raise TypeError(f"pairs is a {type(pairs).__name__}; it must be a list of Pair")
+    pairs = list(pairs)
+    for i, pair in enumerate(pairs):
+        if not isinstance(pair, Pair):
+            raise TypeError(f"pair {i} is a {type(pair).__name__}; it must be a Pair")
+    return pairs
+
+
+def _position(index: object, items: Sequence, what: str) -> int:
+    """`index` as an int. TypeError for what is none, and IndexError if nothing is there."""
+    if isinstance(index, bool) or str(getattr(index, "dtype", "")) in ("bool", "torch.bool"):
+        raise TypeError(
+            f"{index} is no position; of a mask, take the positions where it is True: "
+            f"[i for i, keep in enumerate(mask) if keep]"
+        )
+    try:
+        position = operator.index(index)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"{index!r:.60} is a {type(index).__name__}; a position is a whole number, as in "
+            f"dataset[0], and dataset.subset([0, 1]) takes several"
+        ) from None
+    if not -len(items) <= position < len(items):
+        raise IndexError(f"there is no {what} {position}: there are {len(items)}, counted from 0")
+    return position
 
 
 def _groups(pairs: Sequence[Pair]) -> list[int]:

@@ -129,14 +129,19 @@ def test_an_animation_gives_its_first_frame(tmp_path, name):
 # ---------------------------------------------------------------------------- large and broken ones
 
 
-def test_a_picture_between_pillows_warning_and_its_limit_loads_without_a_warning(
+def test_between_pillows_warning_and_its_limit_a_jpeg_comes_at_half_its_size_and_no_other(
     tmp_path, monkeypatch, recwarn
 ):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert opened(tmp_path, Image.new("RGB", (15, 10), RED)).size == (15, 10)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    back = opened(tmp_path, Image.new("RGB", (30, 10), RED), "a.jpg")
+    assert back.size == (15, 5)
+    assert back.getpixel((7, 2)) == pytest.approx(RED, abs=3)
     assert list(recwarn) == []
     with pytest.warns(Image.DecompressionBombWarning):  # elsewhere Pillow goes on to warn
-        Image.open(tmp_path / "a.png").close()
+        Image.open(tmp_path / "a.jpg").close()
+    Image.new("RGB", (30, 10)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"too large: .*30 × 10 pixels, and only a JPEG .* 200"):
+        open_picture(tmp_path / "a.png")
 
 
 def test_a_picture_beyond_the_limit_is_refused_with_its_size_and_what_to_do(tmp_path, monkeypatch):
