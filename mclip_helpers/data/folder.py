@@ -7,6 +7,7 @@ import os
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 from PIL import Image
 
@@ -20,6 +21,7 @@ from .reader import Reader
 METADATA_FILES = ("metadata.csv", "metadata.jsonl")
 LONGEST_NAME = 100  # characters of it that are shown
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+Stamp: TypeAlias = tuple[str | None, int, int]
 LEADS_OUT = "it leads out of the folder; pass outside=True if you trust it"
 
 
@@ -93,7 +95,8 @@ def _metadata_file(folder: Path, outside: bool) -> Path:
         path = resolved(folder / name)
         if not outside and not path.is_relative_to(resolved(folder)):
             raise ValueError(LEADS_OUT)
-        _stamp(path)
+        if kind := kind_of_file(path.stat().st_mode):
+            raise ValueError(f"it is {kind}, and not a file")
     except (OSError, ValueError) as error:
         raise DataError(folder, [f"{name}: {getattr(error, 'strerror', None) or error}"]) from error
     return folder / name
@@ -203,16 +206,13 @@ def _spelling(name: str) -> str:
     return "/".join(part.strip() for part in parts if part.strip() not in ("", "."))
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """Size and time of the last change of a file. ValueError for a pipe, a folder or a device."""
+def _stamp(path: Path) -> Stamp:
+    """What changes when a file does: what it is, its size, and the time of its last change."""
     found = path.stat()
-    kind = kind_of_file(found.st_mode)
-    if kind is not None:
-        raise ValueError(f"it is {kind}, and not a file")
-    return found.st_size, found.st_mtime_ns
+    return kind_of_file(found.st_mode), found.st_size, found.st_mtime_ns
 
 
-def _load(path: Path, stamp: tuple[int, int]) -> Image.Image:
+def _load(path: Path, stamp: Stamp) -> Image.Image:
     """The picture in a file. DataError if it is not the one any more that the folder had."""
     try:
         if _stamp(path) == stamp:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -15,8 +16,10 @@ from fake_sources import record, save, write_csv, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch.utils.data import DataLoader
 
 import mclip_helpers as mh
+from mclip_helpers import progress as progress_module
 from mclip_helpers.data import folder as folder_module
 from mclip_helpers.data.duplicates import perceptual_hash
 from mclip_helpers.data.images import open_picture
@@ -157,6 +160,45 @@ def test_line_ends_of_windows_change_nothing(tmp_path):
     assert mh.folder_dataset(tmp_path).captions == ["a", "b"]
 
 
+def test_a_file_that_changes_is_a_data_error_in_a_worker_of_the_loader_too(tmp_path):
+    save(tmp_path, "a.png")
+    write_csv(tmp_path, ("a.png", "apple"))
+    batches = DataLoader(mh.folder_dataset(tmp_path), collate_fn=list, num_workers=1)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(mh.DataError, match=r"a\.png was removed since the folder was read"):
+        next(iter(batches))
+
+
+def test_a_long_scan_shows_how_far_it_is_and_stops_with_ctrl_c(tmp_path, monkeypatch, capsys):
+    save(tmp_path, "a.png", "b.png")
+    write_csv(tmp_path, ("a.png", "apple"), ("b.png", "pear"))
+    monkeypatch.setattr(progress_module, "QUIET", 0)
+    mh.folder_dataset(tmp_path)
+    assert "Reading pictures" in capsys.readouterr().out
+
+    def interrupted(path: Path) -> Image.Image:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder_module, "open_picture", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mh.folder_dataset(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
+def test_what_may_not_be_read_is_named(tmp_path):
+    save(tmp_path, "a.png", "sub/b.png")
+    write_csv(tmp_path, ("a.png", "apple"), ("sub/b.png", "pear"))
+    (tmp_path / "a.png").chmod(0)
+    (tmp_path / "sub").chmod(0)
+    try:
+        first, second, third = problems_of(tmp_path)
+    finally:
+        (tmp_path / "sub").chmod(0o700)
+    assert re.search(r"^sub: this folder can't be read \(Permission denied\)", first)
+    assert re.search(r"row 1: a\.png: .*Permission denied", second)
+    assert re.search(r"row 2: sub/b\.png: .*Permission denied", third)
+
+
 # Each: the rows of the metadata (of the good picture "ok.png" there is always one, the first), and
 # what the one problem must say.
 PROBLEMS_IN_ROWS = {
@@ -164,7 +206,10 @@ PROBLEMS_IN_ROWS = {
     "truncated picture": (("cut.jpg", "x"), r"row 2: cut\.jpg: not a readable picture"),
     "text called a picture": (("fake.png", "x"), r"row 2: fake\.png: not a readable picture"),
     "empty file": (("empty.png", "x"), r"row 2: empty\.png: not a readable picture"),
-    "folder called a picture": (("sub", "x"), r"row 2: sub: it is a folder, and not a file"),
+    "folder called a picture": (
+        ("sub", "x"),
+        r"row 2: sub: not a readable picture \(it is a folder",
+    ),
     "empty caption": (("good.png", "  "), r"row 2: good\.png: the caption \(text\) is empty"),
     "missing cell": (("good.png",), r"row 2: good\.png: the caption \(text\) is empty"),
     "empty file name": (("", "x"), r"row 2: file_name is empty"),
