@@ -9,6 +9,7 @@ What the modules hold, each using only those above it:
     batches       batches without false negatives, and the loader
     emoji         the dataset of the notebooks
     reader        what the sources of your own pictures share: read all, then report every problem
+    metadata      the metadata.csv or metadata.jsonl of a folder
     folder · hub · shards
 """
 

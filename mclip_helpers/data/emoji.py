@@ -125,7 +125,14 @@ def _twemoji_code(char: str) -> str | None:
 
 
 def draw_emoji(emoji: Emoji, style: str) -> Image.Image:
-    """The picture of one emoji, 72×72 RGBA. ValueError if `style` is not one of STYLES."""
+    """The picture of one emoji, 72×72 RGBA.
+
+    TypeError if `emoji` is not one of `emoji_catalogue`, ValueError if `style` is not of STYLES.
+    """
+    if not isinstance(emoji, Emoji):
+        raise TypeError(
+            f"emoji is {emoji!r:.60}; draw_emoji takes an Emoji, one of those in emoji_catalogue()"
+        )
     if style == "twemoji":
         return Image.open(_twemoji_folder() / f"{emoji.code}.png").convert("RGBA")
     if style == "openmoji":

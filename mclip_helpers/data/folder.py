@@ -189,7 +189,9 @@ class _Scan:
         if path is None:
             return ""
         self.listed.add(resolved(path))
-        return f"; did you mean {self._short(path)}?"
+        meant = path.relative_to(self.folder).as_posix()
+        alike = unicodedata.normalize("NFC", meant) == unicodedata.normalize("NFC", name)
+        return f"; did you mean {shown(ascii(meant) if alike else repr(meant), LONGEST_NAME)}?"
 
     @functools.cached_property
     def _similar(self) -> dict[str, Path]:

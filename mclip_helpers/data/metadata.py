@@ -51,7 +51,9 @@ def read_metadata(path: Path) -> list[Row]:
         if not found:
             raise ValueError("it has no rows")
     except OSError as error:
-        raise DataError(path.parent, [f"{path.name}: it can't be read ({error})"]) from error
+        raise DataError(
+            path.parent, [f"{path.name}: it can't be read ({error.strerror})"]
+        ) from error
     except ValueError as error:
         raise DataError(path.parent, [f"{path.name}: {error}"]) from error
     return found

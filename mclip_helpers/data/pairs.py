@@ -42,9 +42,11 @@ class DataError(ValueError):
 
 def shown(text: str, most: int = LONGEST_PROBLEM) -> str:
     """`text` on one line of at most `most` characters, with every invisible character escaped."""
-    if len(text) > most:
-        text = f"{text[: most * 2 // 3 - 1]} … {text[len(text) - most // 3 + 2 :]}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    if len(text) <= most:
+        return text
+    start = 2 * most // 3
+    return f"{text[:start]} … {text[start + 3 - most :]}"
 
 
 @dataclass(frozen=True)

@@ -314,6 +314,16 @@ COLOURS = [
         RED,
     ),
     opened(
+        "of the pictures of a camera with two lenses (MPO) the first is read",
+        lambda: saved(
+            Image.new("RGB", (8, 8), RED),
+            "MPO",
+            save_all=True,
+            append_images=[Image.new("RGB", (8, 8))],
+        ),
+        RED,
+    ),
+    opened(
         "of many pages the first is read",
         lambda: saved(
             Image.new("RGB", (8, 8), RED),

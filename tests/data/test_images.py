@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mclip_helpers.data.images import digest, open_picture
+from mclip_helpers.data.images import digest, on_white, open_picture
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
 
@@ -55,6 +56,20 @@ def test_transparent_parts_become_white_and_half_transparent_ones_mix(tmp_path):
     assert back.getpixel((0, 0)) == WHITE
     assert back.getpixel((1, 0)) == pytest.approx((255, 127, 127), abs=1)
     assert back.getpixel((2, 0)) == (0, 0, 255)
+
+
+def test_half_transparent_noise_is_composed_as_pillow_does_it_however_tall_it_is():
+    bands = [Image.effect_noise((3, 1300), 80) for _ in "RGBA"]
+    picture = Image.merge("RGBA", bands)
+    white = Image.new("RGBA", picture.size, "white")
+    whole = Image.alpha_composite(white, picture).convert("RGB")
+    assert on_white(picture).tobytes() == whole.tobytes()
+
+
+def test_every_value_of_16_bits_is_its_higher_byte():
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    grey = np.asarray(on_white(Image.fromarray(values)))
+    assert np.array_equal(grey, np.repeat((values >> 8)[..., None], 3, axis=2))
 
 
 def test_grey_with_transparency_becomes_rgb_on_white(tmp_path):
@@ -177,3 +192,9 @@ def test_a_digest_is_equal_for_equal_pixels_alone():
     other.putpixel((3, 5), (254, 0, 0))
     assert digest(red) != digest(other)
     assert digest(red) != digest(Image.new("RGB", (6, 4), RED)), "as many pixels of the same colour"
+
+
+def test_a_digest_is_that_of_the_whole_picture_however_tall_it_is():
+    noise = Image.effect_noise((3, 1300), 80).convert("RGB")
+    whole = repr(noise.size).encode() + noise.tobytes()
+    assert digest(noise) == hashlib.sha256(whole).hexdigest()

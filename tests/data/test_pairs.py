@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from conftest import partition
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mclip_helpers as mh
+from mclip_helpers.data.pairs import LONGEST_PROBLEM, shown
 
 SLOW_IS_FINE = settings(deadline=None)  # tests run on busy machines
 
@@ -96,3 +99,22 @@ def test_a_data_error_counts_all_problems_and_shows_the_first_fifty():
     assert "p50;" not in message
     assert message.endswith("and 10 more")
     assert str(mh.DataError("here", ["p"])).startswith("1 problem in here")
+
+
+def test_a_data_error_is_the_same_after_pickling_and_shows_nothing_that_is_invisible():
+    error = mh.DataError("here", ["a\nb\x1b[2J", "x" * 5_000])
+    copy = pickle.loads(pickle.dumps(error))
+    assert copy.problems == error.problems
+    assert str(copy) == str(error)
+    assert copy.problems[0] == r"a\nb\x1b[2J"
+    assert len(copy.problems[1]) == LONGEST_PROBLEM
+
+
+@pytest.mark.parametrize("most", [10, 11, 12, 100])
+def test_a_text_is_shown_whole_or_with_its_start_and_end(most):
+    text = "".join(chr(ord("a") + i % 26) for i in range(most))
+    assert shown(text, most) == text
+    cut = shown(text + "z", most)
+    assert len(cut) == most
+    assert cut.startswith(text[: most // 2])
+    assert cut.endswith("z")
