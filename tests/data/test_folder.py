@@ -153,6 +153,32 @@ def test_csv_and_jsonl_give_the_same_dataset(captions, bom):
     assert [caption for _, (caption,), _ in datasets["csv"]] == [c.strip() for c in captions]
 
 
+# Pieces of metadata, good and bad, in any order: what comes of them is a dataset or a DataError.
+PIECES = (
+    *("file_name", "text", "a.png", "apple", ",", ";", '"', "\n", "\r", "{", "}", "[", "]", ":"),
+    *('{"file_name": "a.png", "text": "apple"}', "file_name,text\n", "a.png,apple\n", "\ufeff"),
+    *("\0", "\u200b", "..", "/", "\\", "nan", "7", "null", "<", "PK\x03\x04", "\x1b[2J"),
+)
+
+
+@SLOW_IS_FINE
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=12).map("".join).map(str.encode) | st.binary(),
+    st.sampled_from(["csv", "jsonl"]),
+)
+def test_metadata_of_any_bytes_gives_a_dataset_or_a_data_error(data, suffix):
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        save(folder, "a.png")
+        (folder / f"metadata.{suffix}").write_bytes(data)
+        try:
+            dataset = mh.folder_dataset(folder)
+        except mh.DataError as error:
+            assert all(line.isprintable() for line in str(error).split("\n"))
+        else:
+            assert [pair.name.strip("./\\") for pair in dataset.pairs] == ["a.png"]
+
+
 def test_line_ends_of_windows_change_nothing(tmp_path):
     save(tmp_path, "a.png", "b.png")
     lines = [json.dumps(record(name, name[0])) for name in ("a.png", "b.png")]
