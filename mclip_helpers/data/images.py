@@ -148,23 +148,23 @@ def _format(stream: BinaryIO) -> str:
     head = stream.read(32)
     stream.seek(0)
     Image.init()
-    kinds = [name for name in Image.OPEN if _begins_as(name, head)]
-    allowed = [name for name in kinds if name in FORMATS]
-    if not allowed:
-        raise ValueError(f"{_what_it_is(head, kinds)}; {', '.join(FORMATS)} can be read")
-    return allowed[0]
+    for name in FORMATS:
+        if _begins_as(name, head):
+            return name
+    raise ValueError(f"{_what_it_is(head)}; {', '.join(FORMATS)} can be read")
 
 
 def _begins_as(name: str, head: bytes) -> bool:
     """Whether a file that begins so is of a format of Pillow; reads nothing else of it."""
-    _, accept = Image.OPEN[name]
+    _, accept = Image.OPEN.get(name, (None, None))
     return bool(accept and accept(head[:16].ljust(16, b"\0")))  # 16 are what Pillow gives it
 
 
-def _what_it_is(head: bytes, kinds: list[str]) -> str:
+def _what_it_is(head: bytes) -> str:
     if not head:
         return "the file is empty"
-    known = [kind for start, kind in OTHER_FILES.items() if head.startswith(start)] + kinds
+    known = [kind for start, kind in OTHER_FILES.items() if head.startswith(start)]
+    known += [name for name in Image.OPEN if _begins_as(name, head)]
     if head[4:8] == b"ftyp":
         known.insert(0, "HEIC" if head[8:12] in HEIF_BRANDS else "a video")
     elif head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
@@ -184,7 +184,9 @@ def _pillows_errors_as_one(name: str) -> Iterator[None]:
         except Image.DecompressionBombError as error:
             raise ValueError(f"too large: {error}. {SMALLER}") from error
         except Image.UnidentifiedImageError as error:
-            raise ValueError(f"it begins as {name}, and what follows is broken") from error
+            raise ValueError(
+                f"it begins as {name}, and is broken or of a kind that Pillow can't read"
+            ) from error
         except Exception as error:
             raise ValueError(str(error) or type(error).__name__) from error
 
