@@ -142,7 +142,7 @@ class _Scan:
         Image.init()
         pictures = {end for end, name in Image.EXTENSION.items() if name in (*FORMATS, "MPO")}
         for path in self.files:
-            if path.suffix.lower() not in pictures or not path.is_file():
+            if path.suffix.lower() not in pictures or not os.path.isfile(path):
                 continue
             if resolved(path) not in self.listed:
                 self.reader.problems.append(
@@ -195,11 +195,10 @@ class _Scan:
 
     @functools.cached_property
     def _similar(self) -> dict[str, Path]:
-        """The files by how they are spelt, roughly: their paths, and where unique their names."""
-        names: dict[str, Path] = {}
-        for path in self.files:
-            names.setdefault(_spelling(path.name), path)
-        return names | {_spelling(str(path.relative_to(self.folder))): path for path in self.files}
+        """The files by how their paths are spelt, roughly, and by how their names alone are."""
+        files = [path for path in self.files if os.path.isfile(path)]
+        names = {_spelling(path.name): path for path in files}
+        return names | {_spelling(str(path.relative_to(self.folder))): path for path in files}
 
 
 def _spelling(name: str) -> str:

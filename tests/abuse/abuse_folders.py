@@ -275,6 +275,12 @@ NAMES = [
         )
         for what, (row, real) in NEARLY.items()
     ),
+    refused_row(
+        "a circle of links is not what a missing file is meant to be",
+        "X.JPG",
+        lambda place: circle(place),
+        "there is no such file",
+    ),
     Case(
         "a name that is far too long stays short in the message",
         prepare=with_row("x" * 100_000 + ".jpg"),
