@@ -33,11 +33,11 @@ class Path(ShownAsPicture):
             [
                 i,
                 node.operation,
-                node.where or "(the loss)",
+                node.where or ("(the loss)" if kind is Kind.LOSS else "(outside of every module)"),
                 words.short_shape(node.shape),
                 words.short_number(node.norm_in),
             ]
-            for i, node in enumerate(self.nodes, start=1)
+            for i, (node, kind) in enumerate(zip(self.nodes, self.kinds, strict=True), start=1)
         ]
         header = ["stop", "operation", "made by", "gradient's shape", "gradient's norm"]
         return Table(header, rows)
