@@ -17,7 +17,7 @@ from ..gradient.nodes import Node
 from ..gradient.paths import Path
 from ..gradient.reasons import Verdict
 from ..gradient.saved import Saved
-from ..gradient.words import KINDS, short_number
+from ..gradient.words import KINDS, OUTSIDE, short_number
 from ..names import short_name
 from .captions import escaped, legend_name
 from .charts import bare
@@ -60,7 +60,7 @@ def path(shown: Path) -> Chart:
 
 
 def _stop_name(node: Node, kind: Kind) -> str:
-    nowhere = "the loss" if kind is Kind.LOSS else "outside of every module"
+    nowhere = "the loss" if kind is Kind.LOSS else OUTSIDE
     return escaped(short_name(node.where) or nowhere, 80)
 
 

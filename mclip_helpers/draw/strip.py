@@ -16,7 +16,7 @@ from ..gradient.kinds import Kind, Scene
 from ..gradient.nodes import BackwardGraph, Node
 from ..gradient.reasons import Verdict, join_reasons
 from ..gradient.scenes import Frame, Frames
-from ..gradient.words import KINDS, SCENES, short_number
+from ..gradient.words import KINDS, OUTSIDE, SCENES, short_number
 from ..names import is_adapter, layer_and_part, short_name
 from .captions import escaped
 from .collapsed import kinds_of
@@ -126,7 +126,7 @@ def _nowhere(graph: BackwardGraph, node: Node) -> str:
         return "a tensor without a name"
     modules = any(other.module for other in graph.nodes)
     in_the_loss = modules and graph.tower(node) is Kind.LOSS
-    return "in the loss" if in_the_loss else "outside of every module"
+    return "in the loss" if in_the_loss else OUTSIDE
 
 
 # ---------------------------------------------------------------------------------------------- map

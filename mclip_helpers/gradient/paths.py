@@ -33,7 +33,7 @@ class Path(ShownAsPicture):
             [
                 i,
                 node.operation,
-                node.where or ("(the loss)" if kind is Kind.LOSS else "(outside of every module)"),
+                node.where or ("(the loss)" if kind is Kind.LOSS else f"({words.OUTSIDE})"),
                 words.short_shape(node.shape),
                 words.short_number(node.norm_in),
             ]
