@@ -96,7 +96,8 @@ class Html:
     """HTML that shows itself in a notebook; elsewhere `text` stands for it."""
 
     def __init__(self, source: str, text: str) -> None:
-        self.source, self.text = source, legal(text)
+        lines = legal(text).split("\n")
+        self.source, self.text = source, "\n".join(line + _still_open(line) for line in lines)
 
     def __repr__(self) -> str:
         return self.text

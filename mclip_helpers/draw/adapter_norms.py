@@ -67,8 +67,9 @@ def _column(
 ) -> None:
     """Two bars for each layer, B above A, on a logarithmic axis that begins at `floor`."""
     for y, pair in enumerate(layers.values()):
-        _bar(axes, y - 0.19, pair["B"], floor, size)
-        _bar(axes, y + 0.19, pair["A"], floor, size)
+        for part, beside in (("B", -0.19), ("A", 0.19)):
+            if part in pair:
+                _bar(axes, y + beside, pair[part], floor, size)
     axes.set_yticks(range(len(layers)), [escaped(short_name(name)) for name in layers])
     axes.tick_params(axis="y", labelsize=size)
     axes.set_xscale("log")

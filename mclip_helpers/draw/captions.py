@@ -11,7 +11,8 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from ..display import legal, readable
 from .colours import QUIET
 
-LONGEST_LINE, LONGEST_WORD = 300, 40  # letters that are drawn; the rest is "…"
+# Letters that are drawn; the rest is "…".
+LONGEST_LINE, LONGEST_NAME, LONGEST_WORD = 200, 60, 40
 
 
 def escaped(text: object, longest: int = LONGEST_LINE) -> str:
@@ -24,7 +25,7 @@ def escaped(text: object, longest: int = LONGEST_LINE) -> str:
 
 def legend_name(text: object) -> str:
     """`escaped`, for a legend: matplotlib leaves out a name that begins with "_"."""
-    name = escaped(text)
+    name = escaped(text, LONGEST_NAME)
     return f"\N{ZERO WIDTH SPACE}{name}" if name.startswith("_") else name
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from ..checks import finite_number
 from ..display import Chart
 from .arguments import require_as_many, require_mapping
-from .captions import escaped, legend_name
+from .captions import LONGEST_NAME, escaped, legend_name
 from .colours import COLOURS, CYCLE
 
 
@@ -38,11 +38,11 @@ def bars(
     colours = colours or {}
     tints = [colours.get(name, COLOURS["frozen"]) for name in values]
     axes.barh(range(len(values)), list(values.values()), color=tints)
-    axes.set_yticks(range(len(values)), [escaped(name) for name in values])
+    axes.set_yticks(range(len(values)), [escaped(name, LONGEST_NAME) for name in values])
     axes.invert_yaxis()
     top = max(values.values()) or 1
     for y, value in enumerate(values.values()):
-        number = escaped(number_format.format(value) + unit)
+        number = escaped(number_format.format(value) + unit, LONGEST_NAME)
         axes.text(value + 0.01 * top, y, number, va="center", fontsize=9)
     axes.set_xlim(0, 1.18 * top)
     axes.set_xticks([])
@@ -82,7 +82,7 @@ def curves(
         axes.text(
             place,
             1.01,
-            escaped(name),
+            escaped(name, LONGEST_NAME),
             transform=axes.get_xaxis_transform(),
             ha="center",
             fontsize=8,

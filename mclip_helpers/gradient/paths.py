@@ -6,7 +6,7 @@ import difflib
 from collections import deque
 from dataclasses import dataclass
 
-from ..display import ShownAsPicture, Table
+from ..display import ShownAsPicture, Table, readable
 from ..names import clean_name, is_adapter
 from . import words
 from .kinds import Kind
@@ -43,7 +43,7 @@ class Path(ShownAsPicture):
         return Table(header, rows)
 
     def __repr__(self) -> str:
-        head = f"{len(self.nodes)} stops from the loss to {self.parameter}"
+        head = f"{len(self.nodes)} stops from the loss to {readable(self.parameter)}"
         return f"{head} (one of {self.ways:,} paths)\n{self.table()}"
 
 
