@@ -89,6 +89,8 @@ def find_leaf(graph: BackwardGraph, name: str) -> Node:
     additions: "stages.3.blocks.0.token_mixer.qkv.lora_B". Raises ValueError for a name that fits
     none or several, or a parameter that is not in the graph, and says why it is not.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"a parameter is asked for by a {type(name).__name__}; pass its name")
     wanted = clean_name(name)
     parameters = _parameters(graph)
     fits = [n for n in parameters if n == wanted]

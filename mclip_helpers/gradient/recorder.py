@@ -25,7 +25,7 @@ from .backward import BackwardLog
 from .build import Recording, build, is_of_another_forward_pass
 from .calls import CallLog
 from .graph import Graph
-from .inventory import Inventory
+from .inventory import Inventory, hint_at_model
 from .kept import SavedTensors
 from .saved import Saved
 
@@ -80,6 +80,8 @@ class trace:
         if self._tape is None:
             raise RuntimeError("nothing is being recorded: use `label` inside the `with` block")
         for name, tensor in results.items():
+            if not isinstance(tensor, torch.Tensor):
+                raise TypeError(f"{name} is a {type(tensor).__name__}; a label names a tensor")
             if tensor.grad_fn is None:
                 raise ValueError(f"{name} has no grad_fn: no operation on the tape made it")
             self._tape.labels[tensor.grad_fn] = name
@@ -146,9 +148,8 @@ class trace:
 def _check(model: object, optimizer: object) -> None:
     """Raise TypeError unless both are what `trace` takes, with what to pass instead."""
     if not isinstance(model, nn.Module | Mapping):
-        inner = getattr(model, "model", None)
-        hint = ": pass its model, as in trace(clip.model)" if isinstance(inner, nn.Module) else ""
-        raise TypeError(f"expected a module or a dict of tensors, got {type(model).__name__}{hint}")
+        wanted = f"expected a module or a dict of tensors, got {type(model).__name__}"
+        raise TypeError(wanted + hint_at_model(model, "trace"))
     for name, value in model.items() if isinstance(model, Mapping) else ():
         if not isinstance(name, str):
             raise TypeError(f"expected a dict of tensors by name; {name!r} is no name")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
@@ -583,7 +584,23 @@ def without_nan(_: object, chart: draw.Chart) -> bool:
     return not any("nan" in text.get_text() for text in chart.findobj(Text))
 
 
+def not_in_the_table(_: object = None) -> set[str]:
+    functions = {
+        name
+        for door in (draw, widgets)
+        for name in door.__all__
+        if inspect.isfunction(getattr(door, name))
+    }
+    return functions - PAGES.keys() - CHARTS.keys()
+
+
 CASES = [
+    Case(
+        "every drawing function and every widget is in this table",
+        prepare=lambda folder: None,
+        does=not_in_the_table,
+        holds=lambda _, missing: missing == set(),
+    ),
     *shown_as_text(),
     *REFUSED,
     *(
