@@ -54,15 +54,17 @@ def training(count: int, workers: int, seed: int, folder: Path) -> Series:
         count,
     )
     dataset = emoji_pairs()
-    wanted, seconds = whole_run(folder, dataset, workers)
+    whole = whole_run(folder, dataset, workers)
     killed: Counter[Stage] = Counter()
+    resumed = 0
     for i in progress(range(count), series.what, "runs"):
         chance = random.Random(f"{seed} training {workers} {i}")
-        found, stages = killed_run(folder, dataset, workers, seconds, chance)
+        found, stages, went_on = killed_run(folder, dataset, workers, whole, chance)
         killed.update(stages)
-        if found != wanted:
+        resumed += went_on
+        if found != whole.digest:
             series.failures.append(f"run {i}, killed while {', '.join(map(str, stages))}: {found}")
-    series.meanwhile = _where(killed)
+    series.meanwhile = f"{_where(killed)}; {resumed} went on from a checkpoint"
     return series
 
 

@@ -46,13 +46,13 @@ class Process:
     """
 
     def __init__(self, work: Callable[[Callable[[Stage], None]], None]) -> None:
-        self._shared = mmap.mmap(-1, 1)
+        self._shared = mmap.mmap(-1, 2)
         self.pid = os.fork()
         if self.pid:
             return
         os.setpgid(0, 0)
         try:
-            work(lambda stage: self._shared.__setitem__(0, stage))
+            work(self._report)
             self._shared[0] = Stage.DONE
             os._exit(0)
         except BaseException:
@@ -60,24 +60,35 @@ class Process:
         finally:
             os._exit(1)
 
+    def _report(self, stage: Stage) -> None:
+        self._shared[1] += stage is Stage.WRITING
+        self._shared[0] = stage
+
     @property
     def stage(self) -> Stage:
         return Stage(self._shared[0])
+
+    @property
+    def writes(self) -> int:
+        """How often it has begun to write."""
+        return self._shared[1]
 
     def succeeds(self) -> bool:
         """Wait until it ends, and say whether it ended well."""
         return self.kill_after(ENOUGH) is None and self.stage is Stage.DONE
 
-    def kill_after(self, seconds: float, *, writing: bool = False) -> Stage | None:
-        """Kill it that long after its start, or after it began to write; at which stage that was.
+    def kill_after(
+        self, seconds: float, *, stage: Stage = Stage.SETTING_UP, writes: int = 0
+    ) -> Stage | None:
+        """Kill it that long after it came to `stage`, and began to write for the so-manieth time.
 
-        None if it had ended before.
+        At which stage it was killed; None if it had ended before.
         """
         begun = start = time.monotonic()
         while time.monotonic() - start < seconds and time.monotonic() - begun < ENOUGH:
             if os.waitpid(self.pid, os.WNOHANG)[0]:
                 return None
-            if writing and self.stage < Stage.WRITING:
+            if self.stage < stage or self.writes < writes:
                 start = time.monotonic()
             time.sleep(2e-4)
         os.kill(self.pid, signal.SIGKILL)
@@ -119,36 +130,59 @@ def _digest(clip: mh.Clip, history: mh.History) -> str:
     return found.hexdigest()
 
 
-def whole_run(folder: Path, dataset: mh.PictureDataset, workers: int) -> tuple[str, float]:
-    """The hash that an uninterrupted run ends with, and the seconds that it takes."""
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """An uninterrupted run: the hash that it ends with, and how many seconds its parts take."""
+
+    digest: str
+    setting_up: float
+    training: float
+
+
+def whole_run(folder: Path, dataset: mh.PictureDataset, workers: int) -> Whole:
+    """Run it; RuntimeError if it fails."""
+    path, result = folder / "whole.safetensors", folder / "whole.txt"
     start = time.monotonic()
-    result = folder / f"whole-{workers}.txt"
-    path = folder / f"whole-{workers}.safetensors"
-    if not Process(lambda report: train(path, result, dataset, workers, report)).succeeds():
+    process = Process(lambda report: train(path, result, dataset, workers, report))
+    while process.stage is Stage.SETTING_UP and time.monotonic() - start < ENOUGH:
+        time.sleep(1e-3)
+    begun = time.monotonic()
+    if not process.succeeds():
         raise RuntimeError("an uninterrupted run failed: see above")
-    return result.read_text(), time.monotonic() - start
+    return Whole(result.read_text(), begun - start, time.monotonic() - begun)
 
 
 def killed_run(
-    folder: Path, dataset: mh.PictureDataset, workers: int, seconds: float, chance: random.Random
-) -> tuple[str, list[Stage]]:
-    """The hash that a run ends with which was killed one to three times, and where it was killed.
+    folder: Path, dataset: mh.PictureDataset, workers: int, whole: Whole, chance: random.Random
+) -> tuple[str, list[Stage], int]:
+    """The hash that a run ends with which was killed one to three times, where, and what was left.
 
-    `seconds` is how long a run takes. Every other kill falls into the writing of a checkpoint.
+    The last is how often it went on from a checkpoint. Of the kills, four in ten fall into the
+    writing of a checkpoint, and as many into the training.
     """
     path, result = folder / "run.safetensors", folder / "run.txt"
     for left in folder.glob("*run.*"):
         left.unlink()
     killed: list[Stage] = []
+    went_on = 0
     for _ in range(chance.randint(1, 3)):
+        went_on += path.exists()
         process = Process(lambda report: train(path, result, dataset, workers, report))
-        writing = chance.random() < 0.5
-        stage = process.kill_after(chance.uniform(0, 0.03 if writing else seconds), writing=writing)
-        if stage is not None:
-            killed.append(stage)
+        dice = chance.random()
+        if dice < 0.4:
+            stage = process.kill_after(chance.uniform(0, 0.012), writes=chance.randint(1, EPOCHS))
+        elif dice < 0.8:
+            seconds = chance.uniform(0, whole.training)
+            stage = process.kill_after(seconds, stage=Stage.TRAINING)
+        else:
+            stage = process.kill_after(chance.uniform(0, whole.setting_up))
+        if stage is None:
+            break
+        killed.append(stage)
+    went_on += path.exists()
     if not Process(lambda report: train(path, result, dataset, workers, report)).succeeds():
-        return "it could not go on", killed
-    return result.read_text(), killed
+        return "it could not go on", killed, went_on
+    return result.read_text(), killed, went_on
 
 
 # ----------------------------------------------------------------------------------------- adapters
@@ -175,7 +209,7 @@ def killed_save(path: Path, peft: object, seconds: float) -> Stage | None:
         report(Stage.WRITING)
         mh.save_adapter(peft, path)
 
-    return Process(work).kill_after(seconds, writing=True)
+    return Process(work).kill_after(seconds, writes=1)
 
 
 def loaded(path: Path) -> dict[str, torch.Tensor] | str:
