@@ -12,7 +12,7 @@ from ..display import legal, readable
 from .colours import QUIET
 
 # Letters that are drawn; the rest is "…".
-LONGEST_LINE, LONGEST_NAME, LONGEST_WORD = 200, 60, 40
+LONGEST_CREDIT, LONGEST_LINE, LONGEST_NAME, LONGEST_WORD = 400, 200, 60, 40
 
 
 def escaped(text: object, longest: int = LONGEST_LINE) -> str:
@@ -59,4 +59,6 @@ def _letters() -> frozenset[int]:
 def credit_line(figure: Figure, credit: str, y: float) -> None:
     """The attribution, small and centred; `y` is its upper edge as a share of the height."""
     if credit:
-        figure.text(0.5, y, escaped(credit), ha="center", va="top", fontsize=7, color=QUIET)
+        figure.text(
+            0.5, y, escaped(credit, LONGEST_CREDIT), ha="center", va="top", fontsize=7, color=QUIET
+        )

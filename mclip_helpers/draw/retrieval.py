@@ -22,7 +22,7 @@ from .arguments import (
     require_texts,
     tensor_of,
 )
-from .captions import credit_line, escaped, wrapped
+from .captions import LONGEST_CREDIT, credit_line, escaped, wrapped
 from .charts import bare
 from .colours import COLOURS, QUIET
 from .image_rows import picture_chart, thumbnail
@@ -72,7 +72,7 @@ def similarity(
         axes.text(
             0.5,
             -0.015,
-            escaped(credit),
+            escaped(credit, LONGEST_CREDIT),
             transform=place,
             ha="center",
             va="top",
