@@ -117,8 +117,9 @@ def recording(count: int) -> Series:
 
     for i in range(len(ENDS)):  # once each, so that all that is made only once is there
         record(i)
+    bar = progress(range(count), series.what, "recordings")  # it has a thread of its own
     before = Left.now(model)
-    for i in progress(range(count), series.what, "recordings"):
+    for i in bar:
         record(i)
         if i % 100 == 99 and (now := Left.now(model)) != before:
             series.failures.append(f"after {i + 1}: {now}; before: {before}")
