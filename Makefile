@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab test rehearse colab-check compat-check docs address bench notebooks lint format clean
+.PHONY: help run lab test rehearse colab-check compat-check endure docs address bench notebooks lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,10 @@ colab-check: $(STAMP) ## run the series with Colab's versions, and show that non
 
 compat-check: $(STAMP) ## run tests and notebooks with the oldest and the newest versions allowed
 	$(PY) -m nox $(ARGS)
+
+# One thread: the processes that it kills are forks, which have no other.
+endure: $(STAMP) ## kill 200 training runs and saves, and record 1,000 times: nothing may be lost
+	OMP_NUM_THREADS=1 PYTHONPATH=.:tests $(PY) tests/endure/endure.py $(ARGS)
 
 docs: $(STAMP) ## (authors) make docs/api.md from the docstrings
 	$(PY) tools/api_page.py

@@ -1,5 +1,9 @@
 """How an object shows itself in a notebook: tables, HTML, SVG, and matplotlib's figures.
 
+Captions, names and messages come from people and files we don't know. Whatever they hold, they are
+shown as text: `readable` makes any text fit to be shown, and `html_text` puts it into HTML or SVG.
+Nothing else in the package escapes.
+
 A class whose objects have a picture inherits from `Drawable`. The package `draw` registers the
 function that draws them, so that no class has to import what draws it.
 """
@@ -9,10 +13,57 @@ from __future__ import annotations
 import functools
 import html
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+
+LONGEST = 1_000  # letters of a text that are shown; the rest is "…"
+REPLACED = "\N{REPLACEMENT CHARACTER}"
+# Control characters, halves of surrogate pairs and non-characters: no XML may hold them, some can't
+# be encoded, and some steer a terminal. Tabs and ends of lines are none of these.
+UNFIT = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# What changes the direction of writing until it is ended, and what ends it (Unicode's UAX 9).
+EMBEDDINGS, END_OF_EMBEDDING = "\u202a\u202b\u202d\u202e", "\u202c"
+ISOLATES, END_OF_ISOLATE = "\u2066\u2067\u2068", "\u2069"
+
+
+def legal(text: object) -> str:
+    """`str(text)` with � in the place of each character that can't be shown anywhere."""
+    return UNFIT.sub(REPLACED, str(text))
+
+
+def readable(text: object, longest: int = LONGEST) -> str:
+    """`str(text)` as it can be shown anywhere, as plain text.
+
+    `legal`, at most `longest` letters long, and what stands behind it keeps its direction.
+    """
+    text = legal(text)
+    if len(text) > longest:
+        text = f"{text[: longest - 1]}…"
+    return text + _still_open(text)
+
+
+def html_text(text: object, longest: int = LONGEST) -> str:
+    """`readable` text for HTML and SVG, between tags or in a quoted attribute."""
+    return html.escape(readable(text, longest))
+
+
+def _still_open(text: str) -> str:
+    """What ends each change of direction that `text` begins and does not end."""
+    ends: list[str] = []
+    for letter in text:
+        if letter in EMBEDDINGS:
+            ends.append(END_OF_EMBEDDING)
+        elif letter in ISOLATES:
+            ends.append(END_OF_ISOLATE)
+        elif letter == END_OF_EMBEDDING and ends[-1:] == [letter]:
+            ends.pop()
+        elif letter == END_OF_ISOLATE and letter in ends:
+            while ends.pop() != letter:  # it ends the embeddings inside, too
+                pass
+    return "".join(reversed(ends))
 
 
 class Chart(Figure):
@@ -45,7 +96,8 @@ class Html:
     """HTML that shows itself in a notebook; elsewhere `text` stands for it."""
 
     def __init__(self, source: str, text: str) -> None:
-        self.source, self.text = source, text
+        lines = legal(text).split("\n")
+        self.source, self.text = source, "\n".join(line + _still_open(line) for line in lines)
 
     def __repr__(self) -> str:
         return self.text
@@ -55,13 +107,21 @@ class Html:
 
 
 class Table:
-    """Rows under a header: HTML in a notebook, aligned text elsewhere."""
+    """Rows under a header: HTML in a notebook, aligned text elsewhere.
+
+    Raises ValueError for a row that has not as many cells as the header.
+    """
 
     def __init__(self, header: Sequence[object], rows: Sequence[Sequence[object]]) -> None:
-        self.header, *self.rows = [[str(cell) for cell in row] for row in (header, *rows)]
+        self.header, *self.rows = [[readable(cell) for cell in row] for row in (header, *rows)]
+        for i, row in enumerate(self.rows, start=1):
+            if len(row) != len(self.header):
+                raise ValueError(
+                    f"row {i} of the table has {len(row)} cells; its header has {len(self.header)}"
+                )
 
     def __str__(self) -> str:
-        lines = [self.header, *self.rows]
+        lines = [[" ".join(cell.splitlines()) for cell in row] for row in (self.header, *self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
         shown = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
         shown.insert(1, "  ".join("─" * width for width in widths))
@@ -72,7 +132,7 @@ class Table:
     def _repr_html_(self) -> str:
         def row(cells: Sequence[str], tag: str) -> str:
             style = ' style="text-align:left"'
-            return "".join(f"<{tag}{style}>{html.escape(cell)}</{tag}>" for cell in cells)
+            return "".join(f"<{tag}{style}>{html_text(cell)}</{tag}>" for cell in cells)
 
         body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in self.rows)
         head = f"<thead><tr>{row(self.header, 'th')}</tr></thead>"

@@ -7,6 +7,7 @@ import shutil
 import sys
 import threading
 import urllib.request
+from collections.abc import Callable
 from importlib import metadata
 
 import psutil
@@ -32,22 +33,33 @@ Row = tuple[str, str, str, str]  # what it is, what there is, what is needed, wh
 
 
 def check_machine() -> Table:
-    """What there is beside what is needed, and "OK" or what to do; never raises for a lack.
+    """What there is beside what is needed, and "OK" or what to do.
 
-    The versions needed are those of the installed project's own metadata. The only look at the
-    network is one question to the Hugging Face hub, given up after three seconds.
+    It never raises: what can't be looked at has a row that says why. The versions needed are those
+    of the installed project's own metadata. The only look at the network is one question to the
+    Hugging Face hub, given up after three seconds.
     """
     rows = [
-        *_versions(),
-        _gpu(),
-        _cores(),
-        _memory(),
-        _hub(),
-        _pictures(),
-        _weights(),
-        _graphviz(),
+        *_looked_at("versions", _versions),
+        *_looked_at("GPU", _gpu),
+        *_looked_at("CPU cores", _cores),
+        *_looked_at("memory", _memory),
+        *_looked_at("Hugging Face hub", _hub),
+        *_looked_at("emoji pictures", _pictures),
+        *_looked_at("nano's weights", _weights),
+        *_looked_at("Graphviz", _graphviz),
     ]
     return Table(["", "here", "needed", "OK, or what to do"], rows)
+
+
+def _looked_at(what: str, look: Callable[[], Row | list[Row]]) -> list[Row]:
+    """The row or rows of `look`; if it raises, a row that says so."""
+    try:
+        found = look()
+    except Exception as error:  # a driver, a container, a file system that nobody foresaw
+        do = f"→ please open an issue with this line: {type(error).__name__}: {error}"
+        return [(what, "can't be looked at", "", do)]
+    return found if isinstance(found, list) else [found]
 
 
 def _versions() -> list[Row]:
@@ -99,9 +111,13 @@ def _gpu() -> Row:
     try:
         torch.ones(2, device=device).sum().item()
     except RuntimeError as error:  # too old for this PyTorch, out of memory, another's alone …
-        do = f'→ use the CPU: load_model(…, device="cpu"); it says: {str(error).splitlines()[0]}'
+        do = f'→ use the CPU: load_model(…, device="cpu"); it says: {_first_line(error)}'
         return (what, f"{device.type}, but a sum on it fails", needed, do)
     return (what, str(chosen), needed, OK)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _cores() -> Row:

@@ -9,7 +9,17 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 from shown import HOSTILE, png, xml
 
-from mclip_helpers.display import Chart, Drawable, Html, ShownAsPicture, Svg, Table, picture_of
+from mclip_helpers.display import (
+    Chart,
+    Drawable,
+    Html,
+    ShownAsPicture,
+    Svg,
+    Table,
+    html_text,
+    picture_of,
+    readable,
+)
 from mclip_helpers.gradient import Verdict
 
 
@@ -47,6 +57,40 @@ PICTURES = {
     "image/svg+xml": Svg('<svg xmlns="http://www.w3.org/2000/svg" width="8" height="4"><g/></svg>'),
     "text/html": Html("<p>here</p>", "elsewhere"),
 }
+
+
+# ------------------------------------------------------------------------------------ readable text
+
+
+def test_what_no_page_may_hold_is_replaced_and_lines_stay():
+    assert readable("a\0b\x1b[31m\ud800\uffff") == "a�b�[31m��"
+    assert readable("one\n\ttwo\r\n") == "one\n\ttwo\r\n"
+    assert readable("가 🐈 é") == "가 🐈 é"
+    assert readable(None) == "None"
+
+
+def test_a_long_text_is_cut():
+    assert readable("abcdef", 4) == "abc…"
+    assert len(readable("m" * 10**6)) == 1_000
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("a \u202eb", "\u202c"),
+        ("a \u202eb\u202c", ""),
+        ("\u2067a \u202bb", "\u202c\u2069"),
+        ("\u2067a \u202bb\u2069", ""),
+        ("\u202ba\u2069", "\u202c"),
+        ("a\u202c\u2069", ""),
+    ],
+)
+def test_a_change_of_direction_ends_with_the_text_that_began_it(text: str, ends: str):
+    assert readable(text) == text + ends
+
+
+def test_text_in_html_is_readable_and_escaped():
+    assert html_text("<b>\0'\"&") == "&lt;b&gt;�&#x27;&quot;&amp;"
 
 
 # ---------------------------------------------------------------------------------------- pictures
@@ -157,8 +201,8 @@ def test_a_table_without_rows_shows_its_header():
 
 
 def test_a_row_of_another_length_is_refused():
-    with pytest.raises((ValueError, IndexError)):
-        str(Table(["a", "b"], [["1"]]))
+    with pytest.raises(ValueError, match="row 1 of the table has 1 cells; its header has 2"):
+        Table(["a", "b"], [["1"]])
 
 
 def test_a_table_is_html_in_a_notebook_and_text_elsewhere():

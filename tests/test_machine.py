@@ -16,6 +16,7 @@ import mclip_helpers as mh
 from mclip_helpers import machine
 from mclip_helpers import model as models
 from mclip_helpers.data import emoji as emojis
+from mclip_helpers.display import Table
 from mclip_helpers.draw import graphviz
 from mclip_helpers.model.compute import Compute
 
@@ -278,3 +279,38 @@ def test_no_graphviz(monkeypatch: pytest.MonkeyPatch):
 def test_a_graphviz_that_does_not_work(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(graphviz, "lay_out", refuse(ValueError("refused")))
     assert row("Graphviz") == ("broken", "pygraphviz", "→ refused")
+
+
+# ------------------------------------------------------------------------------ what nobody foresaw
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(13, "Permission denied", "/r\udce4ad\x1b[31m only"),
+        RuntimeError("Could not determine home directory."),
+        AssertionError(),
+        TypeError("expected string or bytes-like object, got 'NoneType'"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_cant_be_looked_at_has_a_row_that_says_why(error):
+    [found] = machine._looked_at("memory", refuse(error))
+    assert found[:2] == ("memory", "can't be looked at")
+    assert found[3].startswith(LACK) and type(error).__name__ in found[3]
+    shown = str(Table(["", "here", "needed", "what to do"], [found]))
+    shown.encode()
+    assert "\x1b" not in shown
+
+
+def test_when_one_thing_cant_be_looked_at_the_others_are(monkeypatch):
+    monkeypatch.setattr(machine, "_memory", refuse(OSError("no /proc here")))
+    assert row("memory")[0] == "can't be looked at"
+    assert row("Graphviz")[2] == "OK"
+
+
+def test_an_error_of_a_gpu_without_words_is_shown(monkeypatch):
+    gpu = Compute(torch.device("cuda"), torch.float32, 0, "a GPU")
+    monkeypatch.setattr(machine.compute, "choose_compute", lambda: gpu)
+    monkeypatch.setattr(machine.torch, "ones", refuse(RuntimeError()))
+    assert row("GPU")[2].startswith("→ use the CPU")

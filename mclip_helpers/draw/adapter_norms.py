@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 from ..display import Chart, picture_of
 from ..gradient.verdicts import Gradient, Gradients
 from ..names import short_name
+from .captions import escaped
 from .charts import bare
 from .colours import COLOURS
 
@@ -21,11 +22,19 @@ def adapter_gradients(gradients: Gradients) -> Chart:
     """For each adapter the norms of B's and A's gradient, on a logarithmic axis.
 
     A logarithmic axis has no place for zero: where there is no bar, words say why. More than 30
-    adapters stand in two columns, in narrower rows, so that all fit on a screen.
+    adapters stand in two columns, in narrower rows, so that all fit on a screen. ValueError if
+    there is no adapter.
     """
+    if not isinstance(gradients, Gradients):
+        raise TypeError(
+            f"this is a {type(gradients).__name__}; pass mh.gradients(model), or `gradients` of a "
+            f"recorded graph"
+        )
+    if not gradients.adapters:
+        raise ValueError("there are no adapters among these gradients: call mh.inject_lora first")
     layers = list(gradients.adapters.items())
     columns = 2 if len(layers) > 30 else 1
-    rows = max(1, -(-len(layers) // columns))
+    rows = -(-len(layers) // columns)
     row_height = min(0.27, max(0.14, 9 / rows))  # inches
     size = max(5.0, 7.5 * row_height / 0.27)  # of the letters
     figure = Chart(figsize=(7.5 if columns == 1 else 10.5, row_height * rows + 0.8))
@@ -58,9 +67,10 @@ def _column(
 ) -> None:
     """Two bars for each layer, B above A, on a logarithmic axis that begins at `floor`."""
     for y, pair in enumerate(layers.values()):
-        _bar(axes, y - 0.19, pair["B"], floor, size)
-        _bar(axes, y + 0.19, pair["A"], floor, size)
-    axes.set_yticks(range(len(layers)), [short_name(name) for name in layers])
+        for part, beside in (("B", -0.19), ("A", 0.19)):
+            if part in pair:
+                _bar(axes, y + beside, pair[part], floor, size)
+    axes.set_yticks(range(len(layers)), [escaped(short_name(name)) for name in layers])
     axes.tick_params(axis="y", labelsize=size)
     axes.set_xscale("log")
     axes.set_xlabel("norm of the gradient", fontsize=9)

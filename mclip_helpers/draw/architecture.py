@@ -8,8 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
+from ..checks import finite_number
 from ..display import Chart
-from .captions import credit_line, wrapped
+from .arguments import pictures_of
+from .captions import credit_line, escaped, wrapped
 from .colours import COLOURS, QUIET
 from .image_rows import thumbnail
 
@@ -33,8 +35,10 @@ def towers(
     """The two towers side by side, from the picture and the caption down to their cosine.
 
     Each step is a box with its number of parameters; below it stands the shape of its result. A
-    box without parameters has a dashed outline.
+    box without parameters has a dashed outline. ValueError for a cosine that is not a number.
     """
+    finite_number("cosine", cosine)
+    [picture] = pictures_of([picture])
     end = FIRST + STEP * max(len(image_steps), len(text_steps))
     height = end + 0.6
     figure = Chart(figsize=(WIDTH, height))
@@ -61,7 +65,9 @@ def _tower(axes: Axes, tower: str, steps: Sequence[Step], x: float, end: float) 
         y = FIRST + STEP * i
         _arrow(axes, (x, top), (x, y - BOX_HEIGHT / 2))
         _box(axes, x, y, BOX_WIDTH, colour, learned=parameters > 0)
-        axes.text(x - BOX_WIDTH / 2 + 0.1, y, name, fontsize=9, weight="bold", va="center")
+        axes.text(
+            x - BOX_WIDTH / 2 + 0.1, y, escaped(name, 40), fontsize=9, weight="bold", va="center"
+        )
         count = f"{parameters:,}" if parameters else "nothing learned"
         axes.text(x + BOX_WIDTH / 2 - 0.1, y, count, fontsize=9, ha="right", va="center")
         size = " × ".join(str(n) for n in shape)

@@ -11,7 +11,7 @@ from ..gradient.kinds import Kind, Level
 from ..gradient.words import KINDS, short_number
 from ..names import clean_name, short_name
 from .colours import GREY, box_style, tint
-from .graphviz import SVG, Drawing, GraphvizMissing, as_text, lay_out
+from .graphviz import SVG, Drawing, GraphvizMissing, as_text, lay_out, quoted
 
 LETTERS = 11.0  # points: the size of the letters in the boxes
 LONGEST_NOTE = 45  # letters: a longer note gives way to the number of steps
@@ -60,14 +60,9 @@ def _box(group: Group, shown: Collapsed) -> str:
         group.kind, "filled" if group.is_leaf else "filled,rounded"
     )
     return (
-        f'"{group.key}" [label={_quoted(_lines(group, shown))}, style="{shape}", '
+        f'"{group.key}" [label={quoted(_lines(group, shown))}, style="{shape}", '
         f'fillcolor="{fill}", color="{style.edge}", fontcolor="{style.ink}"]'
     )
-
-
-def _quoted(lines: Sequence[str]) -> str:
-    text = r"\n".join(line.replace("\\", "/").replace('"', r"\"") for line in lines)
-    return f'"{text}"'
 
 
 def _lines(group: Group, shown: Collapsed) -> list[str]:

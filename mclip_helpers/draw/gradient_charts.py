@@ -17,8 +17,9 @@ from ..gradient.nodes import Node
 from ..gradient.paths import Path
 from ..gradient.reasons import Verdict
 from ..gradient.saved import Saved
-from ..gradient.words import KINDS, short_number
+from ..gradient.words import KINDS, OUTSIDE, short_number
 from ..names import short_name
+from .captions import escaped, legend_name
 from .charts import bare
 from .colours import COLOURS, GREY, QUIET
 
@@ -31,9 +32,9 @@ OPERATIONS_SHOWN = 5  # of one module in a row of a path's chart
 @picture_of.register
 def path(shown: Path) -> Chart:
     """A row for each module on the path, from the loss down, with the norm that arrives there."""
-    stops = zip(shown.nodes, shown.kinds, strict=True)
-    rows = [list(run) for _, run in groupby(stops, key=lambda s: (s[0].where, s[0].is_leaf))]
-    names = [short_name(run[-1][0].where) or "the loss" for run in rows]
+    both = zip(shown.nodes, shown.kinds, strict=True)
+    rows = [list(run) for _, run in groupby(both, key=lambda s: (s[0].where, s[0].is_leaf))]
+    names = [_stop_name(*run[-1]) for run in rows]
     operations = [_operations([node for node, _ in run]) for run in rows]
     floor = _floor(run[0][0].norm_in for run in rows)
     top = max((run[0][0].norm_in or 0 for run in rows), default=0) or 1
@@ -51,10 +52,16 @@ def path(shown: Path) -> Chart:
         axes.annotate(operations[y], (0, y), beside, fontsize=7.5, color=QUIET, **text)
     axes.set_xlim(floor, top * 6)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    title = f"from the loss to {shown.parameter}: {len(shown.nodes)} stops, one of {shown.ways:,}"
+    goal, stops = escaped(shown.parameter), len(shown.nodes)
+    title = f"from the loss to {goal}: {stops} stops, one of {shown.ways:,}"
     high = figure.get_size_inches()[1]
     figure.text(0.99, 1 - 0.05 / high, f"{title} paths", fontsize=10, ha="right", va="top")
     return figure
+
+
+def _stop_name(node: Node, kind: Kind) -> str:
+    nowhere = "the loss" if kind is Kind.LOSS else OUTSIDE
+    return escaped(short_name(node.where) or nowhere, 80)
 
 
 def _path_axes(left: float, rows: int) -> tuple[Chart, Axes]:
@@ -74,7 +81,7 @@ def _operations(nodes: Sequence[Node]) -> str:
     steps = [stem(node.operation) for node in nodes]
     if len(steps) > OPERATIONS_SHOWN:
         steps = [*steps[: OPERATIONS_SHOWN - 2], "…", steps[-1]]
-    return " · ".join(step if len(step) < 22 else f"{step[:20]}…" for step in steps)
+    return " · ".join(escaped(step, 22) for step in steps)
 
 
 def _floor(norms: Iterable[float | None]) -> float:
@@ -107,7 +114,7 @@ def norms(shown: Norms) -> Chart:
     for axes, (tower, blocks) in zip(grid, towers, strict=False):
         for y, (_, norm) in enumerate(blocks):
             _bar(axes, y, norm, floor, COLOURS[tower])
-        axes.set_yticks(range(len(blocks)), [block for block, _ in blocks], fontsize=8)
+        axes.set_yticks(range(len(blocks)), [escaped(block) for block, _ in blocks], fontsize=8)
         axes.set_ylim(rows - 0.4, -0.6)
         axes.set_xscale("log")
         axes.set_xlim(floor, top)
@@ -145,13 +152,15 @@ def saved(first: Saved, name: str = "this step", **others: Saved) -> Chart:
             place = y + (i - (len(steps) - 1) / 2) * thick
             axes.barh(place, size, thick * 0.9, color=COLOURS[tower], **STEPS[i % len(STEPS)])
             axes.text(size, place, f" {size:.2f}" if size else " 0", va="center", fontsize=7.5)
-    labels = [block or KINDS[tower] for tower, block in blocks]
+    labels = [escaped(block) or KINDS[tower] for tower, block in blocks]
     axes.set_yticks(range(len(blocks)), labels, fontsize=8)
     axes.set_ylim(len(blocks) - 0.4, -0.6)
     axes.set_xlabel(f"{word} saved for the backward pass", fontsize=9)
     bare(axes)
     keys = [
-        Patch(color=GREY, label=f"{name}: {step.total / unit:.1f} {word} in all", **style)
+        Patch(
+            color=GREY, label=f"{legend_name(name)}: {step.total / unit:.1f} {word} in all", **style
+        )
         for (name, step), style in zip(steps.items(), STEPS, strict=False)
     ]
     figure.tight_layout()

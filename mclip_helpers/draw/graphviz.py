@@ -6,16 +6,15 @@ and says why.
 
 from __future__ import annotations
 
-import html
 import os
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..display import Html, Svg
+from ..display import Html, Svg, html_text, legal, readable
 
 try:
     import pygraphviz
@@ -73,9 +72,26 @@ def lay_out(dot_source: str) -> Drawing:
 
     Raises ValueError for a source that Graphviz refuses, GraphvizMissing without pygraphviz.
     """
-    svg = ElementTree.fromstring(_render(dot_source, "svg"))
+    dot_source = legal(dot_source)
+    svg = ElementTree.fromstring(legal(_render(dot_source, "svg").decode(errors="replace")))
+    _unlink(svg)
     _, _, width, height = map(float, svg.attrib["viewBox"].split())
     return Drawing(svg, width, height, dot_source)
+
+
+def quoted(lines: Iterable[str]) -> str:
+    """Lines of text as one string in Graphviz' language, shown letter by letter as they are."""
+    # There a backslash begins an escape ("\\N" is the node's name), and "&lt;" is a "<".
+    escapes = str.maketrans({"\\": r"\\", '"': r"\"", "&": "&amp;"})
+    return '"{}"'.format(r"\n".join(readable(line).translate(escapes) for line in lines))
+
+
+def _unlink(svg: ElementTree.Element) -> None:
+    """Take away each link that does not lead to a page of the web: it could run a script."""
+    for element in svg.iter():
+        for name in [n for n in element.attrib if n.rpartition("}")[2] == "href"]:
+            if not element.attrib[name].startswith(("https://", "http://")):
+                del element.attrib[name]
 
 
 def _render(dot_source: str, output: str) -> bytes:
@@ -110,7 +126,7 @@ def graph(dot_source: str) -> Svg | Html:
 
 def as_text(text: str, missing: GraphvizMissing) -> Html:
     """The text form of a graph that can't be drawn here, and why not."""
-    source = f"<pre>{html.escape(text)}</pre><p><i>{html.escape(str(missing))}</i></p>"
+    source = f"<pre>{html_text(text, len(text))}</pre><p><i>{html_text(missing)}</i></p>"
     return Html(source, f"{text}\n({missing})")
 
 

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from matplotlib.axes import Axes
 from PIL import Image
 
+from ..checks import whole_number
 from ..data.pairs import PictureDataset
-from ..display import Chart, Html
+from ..display import Chart, Html, readable
+from .arguments import pictures_of, require_as_many, require_dataset, require_texts
 from .captions import can_write, credit_line, wrapped
 from .markup import cards, small_print
 
-PAGE = 736  # CSS pixels: the width of a full row of cards
-
-
-def to_picture(image: Image.Image | torch.Tensor) -> Image.Image:
-    """A PIL picture as it is; a tensor (3, H, W) as a picture, its values clipped to 0…1."""
-    if isinstance(image, Image.Image):
-        return image
-    array = image.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
-    return Image.fromarray((array * 255).round().astype(np.uint8))
+PAGE, CARD = 736, 44  # CSS pixels: the width of a full row of cards, and of a card at least
 
 
 def pictures(
@@ -35,17 +28,23 @@ def pictures(
     """Pictures in rows, each under its title. A dataset brings its own captions and credit.
 
     The result is Html if matplotlib can't write one of the titles (in Korean, Arabic, Hindi, …).
+    TypeError for what is no picture, ValueError if there is none or not a title for each.
     """
+    columns = whole_number("columns", columns, least=1)
     if isinstance(images, PictureDataset):
+        require_dataset(images)
         titles = images.captions if titles is None else titles
         credit = images.credit if credit is None else credit
         images = [pair.load() for pair in images.pairs]
-    shown = [to_picture(image) for image in images]
-    titles = None if titles is None else [str(title) for title in titles[: len(shown)]]
+    shown = pictures_of(images)
+    if titles is not None:
+        require_texts("titles", titles)
+        require_as_many("titles", titles, "pictures", len(shown))
+        titles = [str(title) for title in titles]
     if titles is None or all(map(can_write, titles)):
         return picture_chart(shown, titles, columns, credit or "")
-    source = f"{cards(shown, titles, width=PAGE // columns)}{small_print(credit or '')}"
-    return Html(f"<div>{source}</div>", "\n".join([*titles, credit or ""]))
+    source = f"{cards(shown, titles, width=max(CARD, PAGE // columns))}{small_print(credit or '')}"
+    return Html(f"<div>{source}</div>", "\n".join(map(readable, [*titles, credit or ""])))
 
 
 def picture_chart(

@@ -11,7 +11,9 @@ from torch import nn
 
 from ..display import Chart
 from ..lora import lora_layers, why_not
+from ..model.clip import require_model
 from ..names import block_of, tower_of
+from .captions import escaped
 from .colours import COLOURS, VACANT
 
 
@@ -31,10 +33,16 @@ IMPOSSIBLE = Square("none", VACANT, "can't have one")
 def adapter_map(model: nn.Module) -> Chart:
     """A row for each block of each tower, a square for each Linear and each convolution in it.
 
-    Filled: it has an adapter. Grey: it could have one. Hollow: it can't (`why_not`).
+    Filled: it has an adapter. Grey: it could have one. Hollow: it can't (`why_not`). ValueError if
+    there is no such layer.
     """
+    require_model(model)
     towers = _squares(model)
     high = max(len(blocks) for blocks in towers.values())
+    if not high:
+        raise ValueError(
+            f"this {type(model).__name__} has no Linear and no convolution: nothing to draw"
+        )
     longest = [max(map(len, blocks.values()), default=1) for blocks in towers.values()]
     widths = [max(number, 8) for number in longest]
     figure = Chart(figsize=(9.5, 0.25 * high + 0.9))
@@ -79,7 +87,7 @@ def _tower(axes: Axes, blocks: Mapping[str, Sequence[Square]]) -> None:
             place = (x, y - 0.36)
             patch = Rectangle(place, 0.72, 0.72, facecolor=square.face, edgecolor=square.edge)
             axes.add_patch(patch)
-    axes.set_yticks(range(len(blocks)), list(blocks), fontsize=8)
+    axes.set_yticks(range(len(blocks)), [escaped(block) for block in blocks], fontsize=8)
     axes.set_aspect("equal", anchor="NW")
     axes.set_xticks([])
     axes.tick_params(length=0)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 
 from PIL import Image
+
+from ..display import html_text
 
 
 def image_tag(picture: Image.Image, side: int = 64) -> str:
@@ -32,7 +33,7 @@ def cards(
     each = [
         f'<div dir="auto" style="width:{width - 6}px;text-align:center;font-size:11px">'
         f"{image_tag(image, min(160, width - 28))}<br>"
-        f"{f'<b>{html.escape(head)}</b><br>' if head else ''}{html.escape(caption)}</div>"
+        f"{f'<b>{html_text(head)}</b><br>' if head else ''}{html_text(caption)}</div>"
         for image, caption, head in zip(images, captions, heads, strict=True)
     ]
     style = "display:flex;flex-wrap:wrap;gap:6px;max-width:760px"
@@ -41,4 +42,4 @@ def cards(
 
 def small_print(text: str) -> str:
     """A small line below pictures, for their credit."""
-    return f'<p style="font-size:10px;opacity:.7">{html.escape(text)}</p>' if text else ""
+    return f'<p style="font-size:10px;opacity:.7">{html_text(text)}</p>' if text else ""

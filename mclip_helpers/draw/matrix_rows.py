@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from ..display import Chart
+from .arguments import finite_tensor, require_mapping
+from .captions import escaped
 from .colours import COLOURS
 
 
@@ -22,9 +24,12 @@ def matrices(
     """Matrices in a row, all to one scale of length. Red is positive, blue negative, white zero.
 
     `signs` stand between them ("+", "·", "="); `colours` gives the frames of some by name. The
-    kernel of a convolution is drawn as a matrix (out, all other dimensions).
+    kernel of a convolution is drawn as a matrix (out, all other dimensions). ValueError for NaN,
+    infinite numbers, and what is no matrix.
     """
-    values = {name: m.detach().float().cpu().flatten(1).numpy() for name, m in shown.items()}
+    require_mapping("shown", shown)
+    values = {name: _as_matrix(name, m).numpy() for name, m in shown.items()}
+    signs = [escaped(sign) for sign in signs]
     size = max(max(m.shape) for m in values.values())
     slots = [max(m.shape[1], 0.25 * size) for m in values.values()]
     gap = (0.07 + 0.021 * max(map(len, signs), default=0)) * size
@@ -39,7 +44,7 @@ def matrices(
         _matrix(axes, matrix, x, (colours or {}).get(name, COLOURS["frozen"]), inches)
         rows, columns = matrix.shape
         count = f"{rows} × {columns} = {rows * columns:,}"
-        axes.text(x, below, name, ha="center", va="top", fontsize=10, weight="bold")
+        axes.text(x, below, escaped(name, 60), ha="center", va="top", fontsize=10, weight="bold")
         axes.text(x, below + 0.24 / inches, count, ha="center", va="top", fontsize=8.5)
         if i < len(signs):
             middle = left + slot + gap / 2
@@ -48,6 +53,11 @@ def matrices(
     axes.set_xlim(0, total)
     axes.set_ylim(high / 2 + 0.7 / inches, -high / 2 - 0.05 / inches)
     return figure
+
+
+def _as_matrix(name: str, value: torch.Tensor) -> torch.Tensor:
+    kernel = isinstance(value, torch.Tensor) and value.dim() > 2
+    return finite_tensor(f"matrix {escaped(name)!r}", value.flatten(1) if kernel else value, 2)
 
 
 def _matrix(axes: Axes, matrix: np.ndarray, x: float, colour: str, inches: float) -> None:

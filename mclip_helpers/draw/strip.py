@@ -16,8 +16,9 @@ from ..gradient.kinds import Kind, Scene
 from ..gradient.nodes import BackwardGraph, Node
 from ..gradient.reasons import Verdict, join_reasons
 from ..gradient.scenes import Frame, Frames
-from ..gradient.words import KINDS, SCENES, short_number
+from ..gradient.words import KINDS, OUTSIDE, SCENES, short_number
 from ..names import is_adapter, layer_and_part, short_name
+from .captions import escaped
 from .collapsed import kinds_of
 from .colours import COLOURS, GREY, INK, LINE, VACANT, BoxStyle, box_style, tint
 from .strip_map import Row, StripMap, strip_map
@@ -78,7 +79,7 @@ def _frame_axes(figure: Chart, x: float, y: float, high: float) -> Axes:
 
 def _title(frame: Frame) -> str:
     name = short_name(frame.name) if frame.scene is Scene.BETWEEN else frame.name
-    return SCENES[frame.scene].format(name=name or "on the path")
+    return escaped(SCENES[frame.scene].format(name=name or "on the path"))
 
 
 def _legend(figure: Chart, frames: Frames) -> None:
@@ -100,12 +101,12 @@ def _draw_caption(axes: Axes, sheet: _Sheet, node: Node) -> None:
     graph, top, line = sheet.frames.graph, sheet.high + 0.1, 0.165
     step = 1 + graph.order.index(node)
     head = f"step {step:,} of {len(graph.order):,} · {stem(node.operation)}"
-    head = textwrap.shorten(head, 50, placeholder="…")
+    head = escaped(textwrap.shorten(head, 50, placeholder="…"))
     where = short_name(node.where) or _nowhere(graph, node)
-    where = where if len(where) < 48 else f"…{where[-46:]}"
+    where = escaped(where if len(where) < 48 else f"…{where[-46:]}")
     axes.text(0, top, head, fontsize=9, weight="bold", va="top")
     axes.text(0, top + line, where, fontsize=9, va="top", color=COLOURS[graph.kind(node)])
-    lines = "\n".join(textwrap.wrap(_what_happens(graph, node), 47))
+    lines = "\n".join(map(escaped, textwrap.wrap(_what_happens(graph, node), 47)))
     axes.text(0, top + 2 * line, lines, fontsize=8.5, va="top", linespacing=1.25)
 
 
@@ -124,7 +125,8 @@ def _nowhere(graph: BackwardGraph, node: Node) -> str:
     if node.is_leaf:
         return "a tensor without a name"
     modules = any(other.module for other in graph.nodes)
-    return "in the loss" if modules else "outside of every module"
+    in_the_loss = modules and graph.tower(node) is Kind.LOSS
+    return "in the loss" if in_the_loss else OUTSIDE
 
 
 # ---------------------------------------------------------------------------------------------- map
@@ -207,10 +209,10 @@ class _Box:
         axes.add_patch(box)
         size = min(7.3, 72 * high * 0.52)
         most = max(1, int(72 * (self.wide - 0.04) / (0.58 * size)))
-        text = self.label if len(self.label) <= most else f"{self.label[: most - 1]}…"
+        text = escaped(self.label, most)
         letters: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size}
         weight = "bold" if self.runs else None
-        axes.text(x, y, text, color=style.ink, weight=weight, parse_math=False, **letters)
+        axes.text(x, y, text, color=style.ink, weight=weight, **letters)
 
     def style(self) -> BoxStyle:
         own = box_style(self.kind)

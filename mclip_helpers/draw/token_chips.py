@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..display import Html
+from ..display import Html, html_text
+from .arguments import require_mapping
 from .colours import GREY
 
 
@@ -30,12 +30,16 @@ def tokens(texts: Mapping[str, Sequence[tuple[str, int, str]]]) -> Html:
     """Texts cut into tokens, each a coloured chip over its number.
 
     `texts` gives for each text `(piece, number, kind)` of its tokens; the kinds are the keys of
-    TOKEN_KINDS.
+    TOKEN_KINDS, and ValueError names another one.
     """
+    require_mapping("texts", texts)
+    for kind in {kind for pieces in texts.values() for _, _, kind in pieces}:
+        if kind not in TOKEN_KINDS:
+            raise ValueError(f"no kind of token is called {kind!r}; see {', '.join(TOKEN_KINDS)}")
     blocks, lines = [], []
     for text, pieces in texts.items():
         chips = "".join(_chip(piece, str(number), kind) for piece, number, kind in pieces)
-        blocks.append(f'<div style="margin-top:8px">{html.escape(text)}<br>{chips}</div>')
+        blocks.append(f'<div style="margin-top:8px">{html_text(text)}<br>{chips}</div>')
         lines.append(" | ".join([text, *(f"{piece} {number}" for piece, number, _ in pieces)]))
     used = {kind for pieces in texts.values() for _, _, kind in pieces}
     legend = "".join(_chip("…", TOKEN_KINDS[k].meaning, k) for k in TOKEN_KINDS if k in used)
@@ -50,6 +54,6 @@ def _chip(piece: str, below: str, kind: str) -> str:
         f'<span style="display:inline-block;margin:2px;padding:1px 6px;border-radius:5px;'
         f"border:1px solid {GREY};text-align:center;line-height:1.25;"
         f'background:{background};color:{ink}">'
-        f"<b>{html.escape(piece)}</b><br>"
-        f'<span style="font-size:10px">{html.escape(below)}</span></span>'
+        f"<b>{html_text(piece)}</b><br>"
+        f'<span style="font-size:10px">{html_text(below)}</span></span>'
     )

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from ..display import Chart, picture_of
 from ..training.history import History
+from .captions import legend_name
 from .charts import bare
 from .colours import COLOURS, CYCLE
 
@@ -15,6 +16,8 @@ from .colours import COLOURS, CYCLE
 @picture_of.register
 def history(run: History) -> Chart:
     """The loss over steps; beside it R@1 over epochs, if anything was evaluated."""
+    if not isinstance(run, History):
+        raise TypeError(f"this is a {type(run).__name__}; pass the History that mh.train returns")
     evaluated = run.evaluated
     figure = Chart(figsize=(9.5 if evaluated else 5.5, 3.1))
     left, *right = figure.subplots(1, 2 if evaluated else 1, squeeze=False)[0]
@@ -32,7 +35,7 @@ def _recall(axes: Axes, run: History, evaluated: list[str]) -> None:
     epochs = [epoch["epoch"] for epoch in run.epochs]
     for name, colour in zip(evaluated, cycle(CYCLE), strict=False):
         shares = [100 * epoch[name] for epoch in run.epochs]
-        axes.plot(epochs, shares, "o-", color=colour, label=name)
+        axes.plot(epochs, shares, "o-", color=colour, label=legend_name(name))
     axes.set(xlabel="epoch", ylabel="R@1, picture → text (%)", ylim=(0, None))
     axes.legend(frameon=False, fontsize=8)
     bare(axes)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..display import ShownAsPicture
+from ..display import ShownAsPicture, readable
 from . import words
 from .derivatives import stem
 from .kinds import Darkness, Kind, Level
@@ -148,7 +148,7 @@ class Collapsed(ShownAsPicture):
         for group in self.groups:
             behind = {b for a, b in self.edges if a == group.key}
             targets = [other.label for other in self.groups if other.key in behind]
-            note = f" ({group.note})" if group.note else ""
-            arrow = f" → {', '.join(targets)}" if targets else ""
-            lines.append(f"[{group.kind}] {group.label}{note}{arrow}")
+            note = f" ({readable(group.note)})" if group.note else ""
+            arrow = f" → {', '.join(map(readable, targets))}" if targets else ""
+            lines.append(f"[{group.kind}] {readable(group.label)}{note}{arrow}")
         return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..display import readable
 from .boxes import Collapsed
 from .groups import Norms, block_norms, collapse
 from .nodes import BackwardGraph, Node
@@ -17,7 +18,7 @@ class Graph(BackwardGraph):
 
     def __repr__(self) -> str:
         ran = len(self.order)
-        broken = f"; broke off: {self.error}" if self.error else ""
+        broken = f"; broke off: {readable(self.error)}" if self.error else ""
         return f"<Graph: {len(self.nodes)} nodes, {ran} ran, {len(self.leaves)} leaves{broken}>"
 
     def leaf(self, name: str) -> Node:

@@ -80,12 +80,13 @@ def _operations(
 
     A group is a *run*: nodes that the forward pass made one after the other in the same place.
     What a block does before and after it calls its layers is thus two groups and not one, and no
-    arrow can lead back to where it came from.
+    arrow can lead back to where it came from. The loss is one group: no module uses it.
     """
     operations = [node for node in shown if not node.is_leaf]
     if level is Level.OPERATIONS:
         runs = [(_place(graph, node, level), [node]) for node in operations]
     else:
+        operations.sort(key=lambda node: graph.tower(node) is Kind.LOSS)
         by_place = groupby(operations, key=lambda node: _place(graph, node, level))
         runs = [(place, list(nodes)) for place, nodes in by_place]
     for number, (place, nodes) in enumerate(runs):

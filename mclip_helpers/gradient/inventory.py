@@ -9,6 +9,12 @@ import torch
 from torch import nn
 
 
+def hint_at_model(value: object, function: str) -> str:
+    """What to add to a refusal of `value` where it has a model inside, as a `Clip` has."""
+    inside = isinstance(getattr(value, "model", None), nn.Module)
+    return f": pass its model, as in {function}(clip.model)" if inside else ""
+
+
 class Inventory:
     """The modules and parameters of a model by name, or the tensors of a dict.
 

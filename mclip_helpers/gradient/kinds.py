@@ -20,8 +20,8 @@ LEVELS = tuple(Level)
 class Kind(StrEnum):
     """What a box of a picture is made of; `draw.COLOURS` has a colour for each.
 
-    The first four are places, too: IMAGE and TEXT are the towers, LOSS is outside of every module,
-    and MODEL is a model without towers.
+    The first four are places, too: IMAGE and TEXT are the towers, LOSS is what is computed from
+    their results, and MODEL is a model without towers, or what several towers use.
     """
 
     LOSS = auto()

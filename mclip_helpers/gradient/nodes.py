@@ -166,14 +166,36 @@ class BackwardGraph:
         return tuple(self._before.get(index, ()))
 
     def tower(self, node: Node) -> Kind:
-        """The tower of a node: LOSS outside of every module, MODEL in a model without towers."""
-        return self.tower_of(node.name)
+        """The tower of a node: MODEL in a model without towers, or what `_outside` says."""
+        return self.tower_of(node.where) if node.where else self._outside[node.index]
 
     def tower_of(self, name: str) -> Kind:
-        """The same for the name of a module or parameter."""
-        if not name:
-            return Kind.LOSS
-        return Kind(tower_of(name) or Kind.LOSS) if self.has_towers else Kind.MODEL
+        """The tower of a module or parameter; LOSS for a parameter that is in neither tower."""
+        if not self.has_towers or not clean_name(name):
+            return Kind.MODEL
+        return Kind(tower_of(name) or Kind.LOSS)
+
+    @cached_property
+    def _outside(self) -> dict[int, Kind]:
+        """What the nodes belong to that no module made, or only the model as a whole.
+
+        It is the loss, unless a module uses their results, as where a model by itself adds
+        positions to the tokens. Then it is the tower of that module; MODEL, if there are several.
+        """
+        users: dict[int, set[Kind]] = {node.index: set() for node in self.nodes if not node.where}
+        waiting = [
+            (behind, self.tower_of(node.where))
+            for node in self.nodes
+            if node.where
+            for behind in node.next
+        ]
+        while waiting:
+            index, tower = waiting.pop()
+            if index in users and tower not in users[index]:
+                users[index].add(tower)
+                waiting += [(behind, tower) for behind in self.nodes[index].next]
+        several = {index: Kind.MODEL if towers else Kind.LOSS for index, towers in users.items()}
+        return several | {i: next(iter(t)) for i, t in users.items() if len(t) == 1}
 
     def kind(self, node: Node) -> Kind:
         """What a picture draws a node as."""

@@ -6,7 +6,7 @@ import difflib
 from collections import deque
 from dataclasses import dataclass
 
-from ..display import ShownAsPicture, Table
+from ..display import ShownAsPicture, Table, readable
 from ..names import clean_name, is_adapter
 from . import words
 from .kinds import Kind
@@ -33,17 +33,17 @@ class Path(ShownAsPicture):
             [
                 i,
                 node.operation,
-                node.where or "(the loss)",
+                node.where or ("(the loss)" if kind is Kind.LOSS else f"({words.OUTSIDE})"),
                 words.short_shape(node.shape),
                 words.short_number(node.norm_in),
             ]
-            for i, node in enumerate(self.nodes, start=1)
+            for i, (node, kind) in enumerate(zip(self.nodes, self.kinds, strict=True), start=1)
         ]
         header = ["stop", "operation", "made by", "gradient's shape", "gradient's norm"]
         return Table(header, rows)
 
     def __repr__(self) -> str:
-        head = f"{len(self.nodes)} stops from the loss to {self.parameter}"
+        head = f"{len(self.nodes)} stops from the loss to {readable(self.parameter)}"
         return f"{head} (one of {self.ways:,} paths)\n{self.table()}"
 
 
@@ -89,6 +89,8 @@ def find_leaf(graph: BackwardGraph, name: str) -> Node:
     additions: "stages.3.blocks.0.token_mixer.qkv.lora_B". Raises ValueError for a name that fits
     none or several, or a parameter that is not in the graph, and says why it is not.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"a parameter is asked for by a {type(name).__name__}; pass its name")
     wanted = clean_name(name)
     parameters = _parameters(graph)
     fits = [n for n in parameters if n == wanted]

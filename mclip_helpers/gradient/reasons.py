@@ -58,9 +58,9 @@ class Reason:
     operation: str = ""
 
     def __str__(self) -> str:
-        nowhere = words.THE_LOSS if self.cause is Cause.ZERO_MADE else words.THE_MODEL
         return words.CAUSES[self.cause].format(
-            module=self.module or nowhere,
+            module=self.module or words.THE_MODEL,
+            where=f"in {self.module}" if self.module else words.OUTSIDE,
             parameter=self.part or self.parameter,
             operation=self.operation,
         )

@@ -12,10 +12,10 @@ for it (`kept`). When the block ends, `build` makes a `Graph` of them.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -25,9 +25,11 @@ from .backward import BackwardLog
 from .build import Recording, build, is_of_another_forward_pass
 from .calls import CallLog
 from .graph import Graph
-from .inventory import Inventory
+from .inventory import Inventory, hint_at_model
 from .kept import SavedTensors
 from .saved import Saved
+
+ANOTHER = "another recording is running: one at a time. End its `with` block first"
 
 
 class trace:
@@ -48,18 +50,14 @@ class trace:
     checkpointing does, those are used, and what they keep is not counted.
     """
 
-    _running = threading.Lock()
+    _running: ClassVar[dict[trace, None]] = {}  # the first one runs; any other is about to give up
 
     def __init__(
         self,
         model: nn.Module | Mapping[str, torch.Tensor],
         optimizer: torch.optim.Optimizer | None = None,
     ):
-        if not isinstance(model, nn.Module | Mapping):
-            raise TypeError(f"expected a module or a dict of tensors, got {type(model).__name__}")
-        for name, value in model.items() if isinstance(model, Mapping) else ():
-            if not isinstance(value, torch.Tensor):
-                raise TypeError(f"expected a dict of tensors; {name!r} is a {type(value).__name__}")
+        _check(model, optimizer)
         self._model: nn.Module | Mapping[str, torch.Tensor] | None = model
         self._optimizer = optimizer
         self._tape: _Tape | None = None  # only inside of the block
@@ -82,6 +80,8 @@ class trace:
         if self._tape is None:
             raise RuntimeError("nothing is being recorded: use `label` inside the `with` block")
         for name, tensor in results.items():
+            if not isinstance(tensor, torch.Tensor):
+                raise TypeError(f"{name} is a {type(tensor).__name__}; a label names a tensor")
             if tensor.grad_fn is None:
                 raise ValueError(f"{name} has no grad_fn: no operation on the tape made it")
             self._tape.labels[tensor.grad_fn] = name
@@ -89,33 +89,39 @@ class trace:
     def __enter__(self) -> trace:
         if self._model is None:
             raise RuntimeError("this recording has ended: begin another one with `trace(model)`")
-        if not trace._running.acquire(blocking=False):
-            raise RuntimeError(
-                "another recording is running: one at a time. End its `with` block first"
-            )
-        self._exit.callback(trace._running.release)
+        if self in trace._running:
+            raise RuntimeError(ANOTHER)
+        # Each thing is undone by a callback of its own, which stands in the stack before there is
+        # anything to undo: Ctrl-C may come at any line.
         try:
-            self._tape = _Tape(self._model)
+            self._exit.callback(trace._running.pop, self, None)
+            trace._running[self] = None
+            if next(iter(trace._running)) is not self:
+                raise RuntimeError(ANOTHER)
             self._exit.callback(self._forget)
+            self._tape = _Tape(self._model)
             self._tape.listen(self._exit)
+            self._exit.push(self._finish)
+            return self
         except BaseException:
             self._exit.close()
             raise
-        return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+    def __exit__(self, *error: Any) -> None:
+        self._exit.__exit__(*error)
+
+    def _finish(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        """Make the graph of what was recorded before the block ended, in whatever way."""
         message = None if error is None else f"{type(error).__name__}: {error}"
         try:
-            self._finish(message)
+            self._make_graph(message)
         except Exception as own:
             if error is None:
                 raise
             # The block's own error goes on, and is the one to read.
             self._problem = f"the block broke off: {message}; what it had recorded is lost: {own}"
-        finally:
-            self._exit.close()
 
-    def _finish(self, error: str | None) -> None:
+    def _make_graph(self, error: str | None) -> None:
         """Make the graph, or say why there is none."""
         assert self._tape is not None
         if not self._tape.backward.calls:
@@ -136,10 +142,23 @@ class trace:
 
     def _forget(self) -> None:
         """Drop all that could keep a tensor alive."""
-        assert self._tape is not None
-        self._tape.backward.forget()
-        self._tape.kept.forget()
         self._model = self._optimizer = self._tape = None
+
+
+def _check(model: object, optimizer: object) -> None:
+    """Raise TypeError unless both are what `trace` takes, with what to pass instead."""
+    if not isinstance(model, nn.Module | Mapping):
+        wanted = f"expected a module or a dict of tensors, got {type(model).__name__}"
+        raise TypeError(wanted + hint_at_model(model, "trace"))
+    for name, value in model.items() if isinstance(model, Mapping) else ():
+        if not isinstance(name, str):
+            raise TypeError(f"expected a dict of tensors by name; {name!r} is no name")
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"expected a dict of tensors; {name!r} is a {type(value).__name__}")
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"the optimizer is a {type(optimizer).__name__}; pass a torch.optim.Optimizer, or none"
+        )
 
 
 class _Tape:
@@ -161,6 +180,8 @@ class _Tape:
         `Tensor.backward` and checkpointing look `torch.autograd.backward` up when they need it,
         and it is the only place at which the whole graph stands and has not run yet.
         """
+        stack.callback(self.backward.forget)
+        stack.callback(self.kept.forget)
         self.calls.listen(stack)
         stack.enter_context(self.kept.hooks())
         original = torch.autograd.backward

@@ -23,11 +23,11 @@ CAUSES = {
     "not_visited": "it is in the graph, but the backward pass did not come to it",
     "nothing_arrived": "the backward pass came to it, but brought no gradient",
     "zero_factor": "{parameter} is all zeros, and {operation} multiplies by it",
-    "zero_made": "{operation} in {module} made it zero",
+    "zero_made": "{operation} {where} made it zero",
     "zero_loss": "it was zero from the loss on",
     "not_in_optimizer": "the optimizer was not given it",
 }
-THE_MODEL, THE_LOSS = "the model", "the loss"  # where a reason's module has no name
+THE_MODEL, OUTSIDE = "the model", "outside of every module"  # where a module has no name
 
 KINDS = {
     "loss": "loss",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
 import ipywidgets
 
+from ..checks import whole_number
 from ..data.pairs import PictureDataset
+from ..display import html_text, legal, readable
+from ..draw.arguments import require_dataset
 from ..draw.colours import COLOURS
 from ..draw.markup import cards, image_tag, small_print
 from ..evaluation import embed, zero_shot
@@ -20,8 +22,10 @@ def search_box(
     """A text box, and below it the `top` pictures of `dataset` that are most similar to the text.
 
     Over each caption stands the cosine similarity. Words of the text that the model has not seen
-    in training are named.
+    in training are named. ValueError for an empty dataset.
     """
+    require_dataset(dataset)
+    top, query = whole_number("top", top, least=1), legal(query)
     image_features, _ = embed(clip, dataset)
     box = ipywidgets.Text(
         value=query, description="find", placeholder="type a few words", continuous_update=False
@@ -29,7 +33,7 @@ def search_box(
     shown = ipywidgets.HTML()
 
     def update(_change: object = None) -> None:
-        text = box.value.strip()
+        text = legal(box.value).strip()
         if not text:
             shown.value = "<i>Type something, then press Enter.</i>"
             return
@@ -39,8 +43,8 @@ def search_box(
         unknown = clip.unknown_tokens(text)
         note = ""
         if unknown:
-            words = html.escape(", ".join(unknown))
-            note = f"<p><i>{clip.name} has never seen in training: {words}</i></p>"
+            sentence = f"{clip.name} has never seen in training: {', '.join(unknown)}"
+            note = f"<p><i>{html_text(sentence)}</i></p>"
         shown.value = f"{answer}{note}{small_print(dataset.credit)}"
 
     box.observe(update, names="value")
@@ -53,15 +57,18 @@ def classify_box(
 ) -> ipywidgets.VBox:
     """A list of pictures and a box for labels; below, the probability of each label as a bar.
 
-    `labels` are separated by commas.
+    `labels` are separated by commas. ValueError for an empty dataset.
     """
-    names = [(f"{caption} ({i})", i) for i, caption in enumerate(dataset.captions)]
+    require_dataset(dataset)
+    labels = legal(labels)
+    names = [(f"{readable(c, 80)} ({i})", i) for i, c in enumerate(dataset.captions)]
     chooser = ipywidgets.Dropdown(options=names, description="picture")
     box = ipywidgets.Text(value=labels, description="labels", continuous_update=False)
     shown = ipywidgets.HTML()
 
     def update(_change: object = None) -> None:
-        wanted = [label.strip() for label in box.value.split(",") if label.strip()]
+        typed = [label.strip() for label in legal(box.value).split(",")]
+        wanted = list(dict.fromkeys(filter(None, typed)))
         picture, _caption = dataset[chooser.value]
         image = image_tag(picture, 96)
         if len(wanted) < 2:
@@ -80,7 +87,7 @@ def _bars(labels: Sequence[str], shares: Sequence[float]) -> str:
     """HTML: a line for each label, with a bar as long as its share."""
     return "".join(
         f'<div style="display:flex;align-items:center;gap:6px;font-size:12px">'
-        f'<span style="width:140px;text-align:right">{html.escape(label)}</span>'
+        f'<span style="width:140px;text-align:right">{html_text(label)}</span>'
         f'<span style="background:{COLOURS["text"]};height:12px;width:{220 * share:.0f}px"></span>'
         f"{share:.1%}</div>"
         for label, share in zip(labels, shares, strict=True)

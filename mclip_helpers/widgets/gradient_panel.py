@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping
 
+from ..display import html_text
 from ..draw.colours import COLOURS, box_style
 from ..gradient.boxes import Collapsed
 from ..gradient.derivatives import in_words, stem
@@ -47,7 +47,7 @@ class Panel:
         """Which step it is, what runs there, and which module made it."""
         kind = self._kinds.get(node.index, self._graph.tower(node))
         style = box_style(kind)
-        label = f" <i>{html.escape(node.label)}</i>" if node.label else ""
+        label = f" <i>{html_text(node.label)}</i>" if node.label else ""
         passes = f" It ran {len(node.visits)} times; this is the first." * (len(node.visits) > 1)
         return (
             f'<div style="display:flex;justify-content:space-between;align-items:baseline">'
@@ -56,8 +56,8 @@ class Panel:
             f'color:{style.ink};font-size:11px;border-radius:9px;padding:0 8px">'
             f"{KINDS[kind]}</span></div>"
             f'<div style="font:bold 15px/1.5 monospace;overflow-wrap:anywhere">'
-            f"{html.escape(node.operation)}{label}</div>"
-            f'<div style="min-height:37px"><i>{html.escape(in_words(node.operation))}</i></div>'
+            f"{html_text(node.operation)}{label}</div>"
+            f'<div style="min-height:37px"><i>{html_text(in_words(node.operation))}</i></div>'
             f'<div style="margin-top:6px;min-height:37px">{_origin(node)}.{passes}</div>'
         )
 
@@ -81,7 +81,7 @@ class Panel:
             note = f"Here the pass broke off: {self._graph.error or 'nothing came out'}"
         elif unasked:
             note = f"{unasked} more input{'s' * (unasked > 1)}, for which nobody asks"
-        small = f'<div style="font-size:11px;opacity:.75">{html.escape(note)}</div>' if note else ""
+        small = f'<div style="font-size:11px;opacity:.75">{html_text(note)}</div>' if note else ""
         return (
             f'<div style="margin-top:8px;padding-top:8px;border-top:1px solid {FAINT};'
             f'min-height:112px">{"".join(rows)}{small}</div>'
@@ -98,7 +98,7 @@ class Panel:
         if norm and math.isfinite(norm):
             whole = math.log(self._top / self._floor) or 1
             share = 100 * math.log(norm / self._floor) / whole
-        below = html.escape(target)
+        below = html_text(target)
         return (
             f'<div style="display:flex;gap:6px;white-space:nowrap">'
             f'<span style="flex:0 0 70px;font-size:11px;opacity:.75;align-self:center">'
@@ -147,7 +147,7 @@ class Panel:
                 f'<div style="{line}{here}display:flex;gap:7px;padding:0 4px;white-space:nowrap">'
                 f'<span style="flex:0 0 30px;text-align:right;opacity:.7">{m}</span>'
                 f'<span style="overflow:hidden;text-overflow:ellipsis" '
-                f'title="{html.escape(node.where)}">{html.escape(_brief(node))}</span></div>'
+                f'title="{html_text(node.where)}">{html_text(_brief(node))}</span></div>'
             )
         return (
             f'<div style="margin-top:4px;padding-top:6px;border-top:1px solid {FAINT};'
@@ -167,7 +167,7 @@ def _origin(node: Node) -> str:
 
 def _because(reasons: tuple[Reason, ...]) -> str:
     """Why only zeros arrived, and what follows where it is the other matrix of the adapter."""
-    text = f": {html.escape(join_reasons(reasons))}." if reasons else "."
+    text = f": {html_text(join_reasons(reasons))}." if reasons else "."
     if any(r.cause is Cause.ZERO_FACTOR and r.part == "B" for r in reasons):
         text += " After the first step of the optimizer B is no longer zero, and A learns."
     return text
@@ -182,4 +182,4 @@ def _brief(node: Node) -> str:
 
 def _breakable(name: str) -> str:
     """The name for HTML; a line may break after each of its dots."""
-    return html.escape(name).replace(".", ".<wbr>")
+    return html_text(name).replace(".", ".<wbr>")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import ipywidgets
 
+from ..display import readable
 from ..draw.graphviz import GraphvizMissing, as_text
 from ..gradient.boxes import Collapsed
 from ..gradient.graph import Graph
@@ -28,6 +29,10 @@ def player(graph: Graph, parameter: str | None = None, level: str = "blocks") ->
     ran, else the first parameter) and at the other matrix of the same adapter. Raises ValueError
     for a graph in which nothing ran, and for a parameter to which no gradient came.
     """
+    if not isinstance(graph, Graph):
+        raise TypeError(
+            f"this is a {type(graph).__name__}; pass the graph of a recording: tape.graph"
+        )
     stops = _stops(graph, destinations(graph, parameter))
     root = f"mclip-player-{uuid.uuid4().hex[:12]}"
     shown = at_level(graph, level)
@@ -110,8 +115,8 @@ class _Controls:
             forth=forth,
             jumps={
                 ipywidgets.Button(
-                    description=f"to {name}",
-                    tooltip=graph.order[n - 1].where,
+                    description=readable(f"to {name}", 40),
+                    tooltip=readable(graph.order[n - 1].where),
                     layout={"width": "auto"},
                 ): n
                 for n, name in stops.items()

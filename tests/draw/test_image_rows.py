@@ -9,7 +9,7 @@ from PIL import Image
 from shown import pictures_in, png, texts, xml
 
 from mclip_helpers import draw
-from mclip_helpers.draw.image_rows import to_picture
+from mclip_helpers.draw.arguments import to_picture
 
 
 def test_to_picture_gives_the_colours_of_a_tensor_and_clips_what_is_no_colour():

@@ -79,9 +79,9 @@ def test_ranking_of_captions_that_matplotlib_can_not_write_is_a_chart_all_the_sa
 def test_answers_rank_what_is_not_a_number_as_wrong(twemoji):
     nan = float("nan")
     similarities = {
-        "good": torch.tensor([[nan, 0.9, 0.5], [0.1, 0.9, 0.5]]),
-        "wrong": torch.tensor([[0.9, nan, 0.5], [0.1, 0.9, 0.5]]),
-        "all": torch.full((2, 3), nan),
+        "good": torch.tensor([[nan, 0.9, 0.5]] * 3),
+        "wrong": torch.tensor([[0.9, nan, 0.5]] * 3),
+        "all": torch.full((3, 3), nan),
     }
     for name, rank in (("good", "3."), ("wrong", "2."), ("all", "3.")):
         chart = draw.answers(twemoji.subset(range(3)), [0], {name: similarities[name]}, top=1)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import sys
 import threading
 import warnings
 import weakref
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
 
 import pytest
 import torch
@@ -36,6 +39,8 @@ from torch.utils.checkpoint import checkpoint
 
 import mclip_helpers as mh
 from mclip_helpers.gradient import Verdict, backward, build, kept
+
+RECORDER = Path(kept.__file__).parent
 
 
 @settings(deadline=None)
@@ -344,6 +349,65 @@ def test_what_is_neither_a_model_nor_a_dict_is_refused(model):
 def test_a_dict_of_something_else_is_refused_with_the_name():
     with pytest.raises(TypeError, match="'rate' is a float"):
         mh.trace({"w": leaf(2), "rate": 0.1})
+
+
+# ---------------------------------------------------------------------------------- interrupted
+
+
+class Lines:
+    """Watches the recorder's lines as they run, and raises KeyboardInterrupt at one of them."""
+
+    def __init__(self, stop: tuple[str, int] | None = None, after: int = 0):
+        self.seen: Counter[tuple[str, int]] = Counter()
+        self.stop, self.after = stop, after
+
+    def __enter__(self) -> Lines:
+        sys.settrace(self._enter)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _enter(self, frame: FrameType, *_: object):
+        code = frame.f_code
+        ours = Path(code.co_filename).parent == RECORDER and code.co_name != "<module>"
+        # In front of the only line of `__exit__`, nothing can be done yet.
+        return self._line if ours and code is not mh.trace.__exit__.__code__ else None
+
+    def _line(self, frame: FrameType, event: str, _: object):
+        place = (frame.f_code.co_filename, frame.f_lineno)
+        if event == "line":
+            self.seen[place] += 1
+            if place == self.stop and self.seen[place] > self.after:
+                self.stop = None
+                raise KeyboardInterrupt
+        return self._line
+
+
+def test_ctrl_c_at_any_line_of_the_recorder_leaves_nothing_behind():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sigmoid(), nn.Linear(4, 2))
+    inputs = torch.ones(2, 4)
+
+    def record() -> None:
+        with mh.trace(model):
+            model(inputs).square().sum().backward()
+
+    record()
+    with Lines() as lines:
+        record()
+    assert len(lines.seen) > 200
+    before = hooks_left(model), live_tensors()
+    for place, times in lines.seen.items():
+        for after in {0, times - 1}:
+            with suppress(KeyboardInterrupt), Lines(place, after) as interrupted:
+                record()
+            assert interrupted.stop is None, "nothing was interrupted"
+            assert hooks_left(model) == before[0], place
+            assert not mh.trace._running, place
+            assert nn.Linear(1, 1)(torch.ones(1, 1)).grad_fn._saved_mat1 is not None
+    model.zero_grad()
+    record()
+    assert live_tensors() == before[1]
 
 
 # ------------------------------------------------------------------------------------------ no leak
