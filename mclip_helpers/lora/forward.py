@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from ..model.clip import require_model
+from ..model.clip import ClipModel, require_model
 
 
 @dataclass
@@ -32,7 +32,7 @@ class ForwardPass:
 
 
 @torch.no_grad()
-def forward_pass(model: nn.Module) -> ForwardPass:
+def forward_pass(model: ClipModel) -> ForwardPass:
     """Encode one blank picture and one text in eval mode, on the model's device; changes nothing.
 
     Raises TypeError if `model` is no CLIP of open_clip, ValueError if it can't encode them.
@@ -43,7 +43,8 @@ def forward_pass(model: nn.Module) -> ForwardPass:
     height, width = (size, size) if isinstance(size, int) else size
     picture = torch.zeros(1, 3, height, width, device=weight.device, dtype=weight.dtype)
     text = torch.ones(1, model.context_length, device=weight.device, dtype=torch.long)
-    found, shapes = ForwardPass(), {}
+    found = ForwardPass()
+    shapes: dict[str, torch.Size] = {}
 
     def note(name: str, layer: nn.Module, inputs: tuple, output: object) -> None:
         found.called.add(name)

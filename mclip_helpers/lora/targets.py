@@ -111,7 +111,9 @@ class _Layers:
             )
         if name.rpartition(".")[2] == "text_projection":
             # open_clip: `isinstance(self.text_projection, nn.Linear)`; else it is a raw parameter.
-            return f"a {kind} that open_clip asks for by its class, which an adapter's wrapper hides"
+            return (
+                f"a {kind} that open_clip asks for by its class, which an adapter's wrapper hides"
+            )
         return None
 
     def refused(self, names: Iterable[str]) -> dict[str, str]:
