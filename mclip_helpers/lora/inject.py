@@ -20,7 +20,7 @@ from ..model.clip import require_model
 from ..names import clean_name
 from .attention import split_attention
 from .batch_norm import freeze_batch_norm
-from .targets import choose_targets, say_first
+from .targets import choose_targets, require_each_tower, say_first
 from .undo import whole_or_not_at_all
 
 
@@ -53,6 +53,7 @@ def inject_lora(
     with whole_or_not_at_all(model):
         split_attention(model)
         names, left_out = choose_targets(model, targets)
+        require_each_tower(names, targets)
         whole_number("rank", rank, least=1, most=max(_smaller_side(model, name) for name in names))
         freeze_batch_norm(model)
         peft = get_peft_model(model, _config(names, rank, alpha, dropout))

@@ -45,9 +45,9 @@ def lora_targets(model: nn.Module, targets: str | Sequence[str] = "default") -> 
     its parent reads its weights instead. So is the text tower's attention before `split_attention`:
     call this after it.
 
-    Raises ValueError if nothing matches, if a set finds nothing in a tower that it stands for, or
-    if something that was named can't carry an adapter; TypeError if `model` is no CLIP of
-    open_clip, or `targets` neither a string nor a list of strings.
+    Raises ValueError if nothing matches, or if something that was named can't carry an adapter;
+    TypeError if `model` is no CLIP of open_clip, or `targets` neither a string nor a list of
+    strings.
     """
     return choose_targets(model, targets)[0]
 
@@ -61,13 +61,26 @@ def choose_targets(
         names = [name for name in layers.modules if layers.is_in(name, targets)]
         refused = layers.refused(names)
         chosen = [name for name in names if name not in refused]
-        _require_each_tower(chosen, targets, model)
+        if not chosen:
+            raise ValueError(f"the target set {targets!r} is empty in this {type(model).__name__}")
         return chosen, refused
     matched = _match(layers, targets)
     refused = layers.refused(matched)
     if refused:
         raise ValueError(f"{say_first(refused)}. {layers.suggest(next(iter(refused)))}")
     return matched, {}
+
+
+def require_each_tower(names: Sequence[str], targets: str | Sequence[str]) -> None:
+    """Raise ValueError if `names`, found for a target set, leave a tower of the set empty."""
+    found = {tower_of(name) for name in names}
+    empty = [t for t in TOWERS if targets in ("default", "all", t) and t not in found]
+    if empty:
+        raise ValueError(
+            f"the target set {targets!r} finds no layer in this model's {' and '.join(empty)} "
+            f"tower; pass another of {TARGET_SETS}, or a list of names: lora_targets(model, …) "
+            f"shows what each finds"
+        )
 
 
 def say_first(refused: Mapping[str, str]) -> str:
@@ -127,18 +140,6 @@ class _Layers:
         near = near or [n for n in fit if plain.rpartition(".")[2] in n] or fit
         shown = ", ".join(near[:6]) + (", …" if len(near) > 6 else "")
         return f"These would work: {shown}"
-
-
-def _require_each_tower(chosen: Sequence[str], targets: str, model: nn.Module) -> None:
-    """Raise ValueError if a set found nothing in a tower that it stands for."""
-    found = {tower_of(name) for name in chosen}
-    empty = [t for t in TOWERS if targets in ("default", "all", t) and t not in found]
-    if empty:
-        raise ValueError(
-            f"the target set {targets!r} finds no layer in the {' and the '.join(empty)} tower of "
-            f"this {type(model).__name__}; name layers yourself, or pass one of {TARGET_SETS} that "
-            f"finds some: lora_targets(model, …) shows them"
-        )
 
 
 def _match(layers: _Layers, targets: str | Sequence[str]) -> list[str]:
