@@ -127,7 +127,8 @@ def _usable_device(wanted: str | torch.device) -> torch.device:
     try:
         if not isinstance(wanted, str | torch.device):
             raise TypeError(f"it is a {type(wanted).__name__}, not a name")
-        return torch.empty(0, device=wanted).device
+        torch.empty(0, device=wanted)
+        return torch.device(wanted)
     except (RuntimeError, AssertionError, TypeError) as error:  # without CUDA: an AssertionError
         best = str(_best_device())
         raise ValueError(
