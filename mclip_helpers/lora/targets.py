@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 
-# Like `re`, and it stops a pattern that would run for ever. open_clip needs it, too.
 import regex
 from torch import nn
 
@@ -13,7 +13,7 @@ from .forward import ForwardPass, forward_pass
 
 TARGET_SETS = ("default", "image", "text", "all")
 TOWERS = ("image", "text")
-PATIENCE = 1.0  # seconds for one name; a sound pattern takes microseconds
+PATIENCE = 1.0  # seconds for all names; a sound pattern takes a millisecond
 
 
 def why_not(module: nn.Module) -> str | None:
@@ -146,8 +146,7 @@ def _match(layers: _Layers, targets: str | Sequence[str]) -> list[str]:
     """The names that `targets`, a pattern or a list, gives. At least one, or ValueError."""
     modules = layers.modules
     if isinstance(targets, str):
-        matches = _pattern(targets)
-        matched = [name for name in modules if name and matches(name)]
+        matched = _matching(targets, filter(None, modules))
     else:
         matched = _names(targets)
         for name in matched:
@@ -161,23 +160,22 @@ def _match(layers: _Layers, targets: str | Sequence[str]) -> list[str]:
     return matched
 
 
-def _pattern(text: str) -> Callable[[str], bool]:
-    """Whether a whole name matches this regular expression. ValueError if it is none, or hangs."""
+def _matching(text: str, names: Iterable[str]) -> list[str]:
+    """The names that match a regular expression whole. ValueError if it is none, or runs for ever.
+
+    `regex` is like `re`, and knows a time limit.
+    """
+    end = time.monotonic() + PATIENCE
     try:
         pattern = regex.compile(text)
+        return [n for n in names if pattern.fullmatch(n, timeout=max(end - time.monotonic(), 1e-3))]
     except regex.error as error:
         raise ValueError(f"{text!r} is not a regular expression: {error}") from error
-
-    def matches(name: str) -> bool:
-        try:
-            return pattern.fullmatch(name, timeout=PATIENCE) is not None
-        except TimeoutError as error:
-            raise ValueError(
-                f"{text!r} takes longer than {PATIENCE:g} s on the name {name!r}: it repeats "
-                f"something that repeats; write it without"
-            ) from error
-
-    return matches
+    except TimeoutError as error:
+        raise ValueError(
+            f"{text!r} takes longer than {PATIENCE:g} s on the names of this model's layers: it "
+            f"repeats something that repeats; write it without"
+        ) from error
 
 
 def _names(targets: object) -> list[str]:

@@ -6,6 +6,9 @@ name, a device or a tokenizer that is not there.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import functools
 import hashlib
 import warnings
 from collections.abc import Callable
@@ -28,8 +31,18 @@ import mclip_helpers as mh
 # ---- scenes, and what stays ----------------------------------------------------------------------
 
 
+@functools.cache
+def nano_of_few_words() -> mh.Clip:
+    """`nano` without most of its vocabulary, which is most of its size."""
+    clip = fresh("nano")
+    words = clip.model.text.token_embedding.weight.detach()[:64].clone()
+    clip.model.text.token_embedding = nn.Embedding.from_pretrained(words, freeze=False)
+    return clip
+
+
 def nano(_: Path) -> mh.Clip:
-    return fresh("nano")
+    clip = nano_of_few_words()
+    return dataclasses.replace(clip, model=copy.deepcopy(clip.model))
 
 
 def a_small(name: str) -> Callable[[Path], mh.Clip]:
@@ -141,12 +154,11 @@ TARGETS = [
             "\\",
             "(?<=a",
             "x{2,1}",
-            "(?P<a>x)(?P<a>y)",
         )
     ),
     *(
         an_argument("targets", value, "takes longer than", "repeats")
-        for value in (r"(\w+\.?)+!", r"((\w|\.)+)+!", r"(.*)*(.*)*(.*)*(.*)*!", r"(\w|\w\w|\.)+!")
+        for value in (r"(\w|\w\w|\.)+[^\w.]", r"((\w|\.)+)+[^\w.]", r"(.|.){40,}[^\w.]")
     ),
     *(
         an_argument("targets", value, "no layer is called", "These would work")
@@ -176,11 +188,11 @@ TARGETS = [
 def passing(what: str, make: Callable[[mh.Clip], object], kind: Any, *says: str) -> Case:
     return Case(
         f"{what} in place of the model is refused",
-        nano,
-        lambda clip: mh.inject_lora(make(clip)),  # type: ignore[arg-type]
+        lambda folder: (clip := nano(folder), make(clip)),
+        lambda scene: mh.inject_lora(scene[1]),
         refused=kind,
         says=says,
-        keeps=everything,
+        keeps=lambda scene: everything(scene[0]),
     )
 
 
@@ -395,7 +407,12 @@ def only_a(clip: mh.Clip) -> None:
 
 def pefts_own(layers: str) -> Callable[[mh.Clip], None]:
     """Adapters from PEFT itself, which asks nobody."""
-    return lambda clip: get_peft_model(clip.model, LoraConfig(r=2, target_modules=layers)) and None
+
+    def spoil(clip: mh.Clip) -> None:
+        mh.freeze_batch_norm(clip.model)
+        get_peft_model(clip.model, LoraConfig(r=2, target_modules=layers))
+
+    return spoil
 
 
 def dead(what: str, name: str, spoil: Callable[[mh.Clip], None], *says: str) -> Case:
@@ -418,10 +435,10 @@ def dead(what: str, name: str, spoil: Callable[[mh.Clip], None], *says: str) -> 
 
 
 FIRST_STEP = [
-    dead("every scaling is 0", "nano", without_scaling, "17 of 17", "scaling", HEAD),
+    dead("every scaling is 0", "nano", without_scaling, "17 of 17", "scaling"),
     dead("alpha vanishes in fp32", "nano", lambda c: inject(c, alpha=1e-50) and None, "17 of 17"),
     dead("one adapter is not called", "nano", replaced, "1 of 17", "never called", HEAD),
-    dead("a tower is detached", "nano", wrapped(torch.Tensor.detach), "5 of 17", "cut off", HEAD),
+    dead("a tower is detached", "nano", wrapped(torch.Tensor.detach), "5 of 17", "cut off"),
     dead("A and B are zero", "nano", both_zero, "1 of 17", HEAD),
     dead("B is zero and frozen", "nano", only_a, "1 of 17", HEAD),
     dead(
@@ -483,7 +500,7 @@ def offline(name: str, tokenizer: str) -> Case:
         lambda folder: folder,
         does,
         refused=mh.WeightsError,
-        says=("tokenizer", name, tokenizer, "hub", "offline"),
+        says=("tokenizer", name, tokenizer, "the hub can't be reached", "with a network"),
     )
 
 
