@@ -10,6 +10,10 @@ from functools import cache
 
 # What comes before the part of a name that tells blocks apart: a tower says it already.
 TOWERS = ("visual.trunk.", "text.transformer.", "text.")
+# Lists of blocks; ResNets have layer1 … layer4.
+BLOCKS = re.compile(r"blocks|resblocks|layer\d+")
+# Beside both towers: CoCa's decoder writes captions, and has no part in a contrastive loss.
+NO_TOWER = ("", "logit_scale", "logit_bias", "text_decoder")
 
 
 @cache
@@ -37,14 +41,14 @@ def tower_of(name: str) -> str | None:
     name = clean_name(name)
     if name == "visual" or name.startswith("visual."):
         return "image"
-    return None if name in ("", "logit_scale", "logit_bias") else "text"
+    return None if name.partition(".")[0] in NO_TOWER else "text"
 
 
 def block_of(name: str) -> str:
     """The block that a layer belongs to, as short as can be: "stages.3.blocks.0", "head"."""
     path = short_name(name).split(".")
     for i, part in enumerate(path[:-1]):
-        if part in ("blocks", "resblocks"):
+        if BLOCKS.fullmatch(part):
             return ".".join(path[: i + 2])
     return ".".join(path[:3]) if path[0] == "stages" else path[0]
 

@@ -74,6 +74,8 @@ def test_a_cleaned_name_is_that_of_the_model_before_its_adapters():
         ("base_model.model.text.transformer.resblocks.3.attn", "resblocks.3.attn", "resblocks.3"),
         ("text.transformer", "transformer", "transformer"),
         ("text.token_embedding.weight", "token_embedding.weight", "token_embedding"),
+        ("visual.layer1.0.conv2", "visual.layer1.0.conv2", "visual.layer1.0"),
+        ("visual.layer1", "visual.layer1", "visual"),
         ("logit_scale", "logit_scale", "logit_scale"),
         ("", "", ""),
     ],
@@ -99,6 +101,7 @@ def test_a_parameter_called_a_is_no_adapter():
         ("visually", "text"),
         ("logit_scale", None),
         ("logit_bias", None),
+        ("text_decoder.resblocks.0.attn.q_proj", None),  # in CoCa, beside both towers
         ("base_model.model", None),
         ("", None),
     ],

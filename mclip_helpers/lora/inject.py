@@ -7,16 +7,21 @@ layers that are called, targets are checked by their full names, and batch norm 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from ..checks import finite_number, whole_number
+from ..model.clip import require_model
 from ..names import clean_name
-from .attention import fuse_attention, split_attention
+from .attention import split_attention
 from .batch_norm import freeze_batch_norm
-from .targets import lora_targets
+from .targets import choose_targets, require_each_tower, say_first
+from .undo import whole_or_not_at_all
 
 
 def inject_lora(
@@ -29,38 +34,58 @@ def inject_lora(
     """Put a fresh LoRA adapter on each target of `model`, in place, and freeze all else.
 
     Each target computes W x + (alpha / rank) · B A x, where A is (rank, in) and random, and B is
-    (out, rank) and zero: at first the adapter changes nothing. `targets`: see `lora_targets`.
-    Raises ValueError for arguments that can't work, and leaves the model as it was. Source: Hu et
-    al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models".
+    (out, rank) and zero: at first the adapter changes nothing. `targets`: see `lora_targets`. The
+    rank is at most the smaller dimension of the largest target: there B A is any matrix already.
+
+    Batch norm is frozen. Stochastic depth, where a model has it (MobileCLIP2-L-14, ConvNeXt), stays
+    as it was trained: under `.train()` it skips a block for some pictures, so that an adapter may
+    get no gradient from them.
+
+    Raises ValueError for arguments that can't work, TypeError if `model` is no CLIP of open_clip.
+    After any error, Ctrl-C included, `model` is what it was. Warns if a target set has to leave
+    layers out. Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models".
     """
+    require_model(model)
     require_no_adapters(model)
-    if not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"rank is {rank}; it must be a whole number, at least 1")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
-    rewritten = split_attention(model)
-    try:
-        names = lora_targets(model, targets)
-    except Exception:
-        if rewritten:
-            fuse_attention(model)
-        raise
-    freeze_batch_norm(model)
-    # A regular expression of whole names: PEFT matches those in a list by how a name ends, and
-    # `transformer.…` (the text tower of ViT-B-32) would mean `visual.transformer.…`, too.
-    whole_names = "|".join(re.escape(name) for name in names)
-    config = LoraConfig(
+    rank = whole_number("rank", rank, least=1)
+    alpha = finite_number("alpha", alpha, above=0)
+    dropout = finite_number("dropout", dropout, least=0, below=1)
+    with whole_or_not_at_all(model):
+        split_attention(model)
+        names, left_out = choose_targets(model, targets)
+        require_each_tower(names, targets)
+        whole_number("rank", rank, least=1, most=max(_smaller_side(model, name) for name in names))
+        freeze_batch_norm(model)
+        peft = get_peft_model(model, _config(names, rank, alpha, dropout))
+        adapted = {name for name, _ in lora_layers(model)}
+        if adapted != set(names):
+            wrong = adapted ^ set(names)
+            raise RuntimeError(f"PEFT put adapters on other layers than asked: {wrong}")
+    if left_out:
+        warnings.warn(
+            f"{len(left_out)} layers of the target set {targets!r} carry no adapter: "
+            f"{say_first(left_out)}",
+            stacklevel=2,
+        )
+    return peft
+
+
+def _config(names: Sequence[str], rank: int, alpha: float, dropout: float) -> LoraConfig:
+    return LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # a float serves as well as an int
+        # A float serves as well as an int; where it is a whole number, it is noted as one.
+        lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # type: ignore[arg-type]
         lora_dropout=dropout,
-        target_modules=whole_names,
+        # A regular expression of whole names: PEFT matches those in a list by how a name ends, and
+        # `transformer.…` (the text tower of ViT-B-32) would mean `visual.transformer.…`, too.
+        target_modules="|".join(re.escape(name) for name in names),
         bias="none",
     )
-    peft = get_peft_model(model, config)
-    adapted = {name for name, _ in lora_layers(model)}
-    if adapted != set(names):
-        raise RuntimeError(f"PEFT put adapters on other layers than asked: {adapted ^ set(names)}")
-    return peft
+
+
+def _smaller_side(model: nn.Module, name: str) -> int:
+    """The highest rank that a change of this layer's weights can have."""
+    return min(model.get_parameter(f"{name}.weight").flatten(1).shape)
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
@@ -72,5 +97,5 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
 
 def require_no_adapters(model: nn.Module) -> None:
     """Raise ValueError if `model` has adapters: PEFT would put new ones beside or over them."""
-    if any(lora_layers(model)):
+    if isinstance(model, PeftModel) or any(isinstance(m, BaseTunerLayer) for m in model.modules()):
         raise ValueError("this model has LoRA adapters already; load a fresh one, or merge them")

@@ -17,12 +17,14 @@ from typing import Any, TypeAlias
 
 import open_clip
 import torch
+from huggingface_hub import constants as hub_constants
 from PIL import Image
 from torch import nn
 
+from ..network import hub_or_cache
 from .compute import Compute, choose_compute
 from .nano import NANO, nano_weights
-from .weights import RANDOM, WeightsFile, default_tag, hub_weights, tag_config
+from .weights import ADVICE, RANDOM, WeightsError, WeightsFile, default_tag, hub_weights, tag_config
 
 ClipModel: TypeAlias = "open_clip.CLIP | open_clip.CustomTextCLIP"
 
@@ -61,13 +63,17 @@ class Clip:
 
     @torch.no_grad()
     def encode_images(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
-        """Unit vectors (N, D) of RGB pictures."""
+        """Unit vectors (N, D) of RGB pictures. TypeError for one picture that is in no list."""
+        if isinstance(pictures, Image.Image):
+            raise TypeError("this is one picture; pass a list of pictures: [picture]")
         images = torch.stack([self.preprocess(picture) for picture in pictures])
         return self.model.encode_image(images.to(self.device), normalize=True)
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """Unit vectors (N, D) of texts."""
+        """Unit vectors (N, D) of texts. TypeError for one text that is in no list."""
+        if isinstance(texts, str):
+            raise TypeError(f"this is one text, {texts[:60]!r}; pass a list of texts: [text]")
         return self.model.encode_text(self.tokenizer(list(texts)).to(self.device), normalize=True)
 
     def unknown_tokens(self, text: str) -> list[str]:
@@ -75,7 +81,8 @@ class Clip:
 
         Empty for models trained on the open web; `nano` knows some 1,500 of its 49,408 tokens.
         """
-        table = self.model.text.token_embedding.weight
+        # The text tower of a plain CLIP is the model itself.
+        table = getattr(self.model, "text", self.model).token_embedding.weight
         ids = [i for i in self.tokenizer([text])[0].tolist() if i and not table[i].any()]
         pieces, unfinished = [], []
         for token in ids:
@@ -132,21 +139,35 @@ def load_model(
     too). `pretrained`: a tag of open_clip, None for the first one listed, or "random" for an
     untrained model. `device`: None for the best one. `cache_dir`: a hub cache other than the usual.
 
-    Raises ValueError for a name or tag that does not exist, and WeightsError if the weights can't
-    be downloaded, are not safetensors, are damaged, or don't fit the model.
+    Raises TypeError for a name or tag that is no string, ValueError for one that does not exist or
+    a device that is not there, and WeightsError if the weights or the tokenizer can't be
+    downloaded, or if weights are not safetensors, are damaged, or don't fit the model.
     """
+    _require_names(name, pretrained)
     if name not in open_clip.list_models():
         raise ValueError(_unknown_name(name))
-    pretrained = pretrained or (NANO if name == NANO else default_tag(name))
-    # Weights first: building a large model takes long.
+    if pretrained is None:
+        pretrained = NANO if name == NANO else default_tag(name)
+    compute = choose_compute(device)
+    # What may be missing comes first: building a large model takes long.
     weights = None if pretrained == RANDOM else _find_weights(name, pretrained, cache_dir)
+    tokenizer = _find_tokenizer(name, cache_dir)
     model, preprocess = _build(name, _transform_config(name, pretrained))
     if weights is not None:
         weights.fill(model)
     model.name_or_path = f"{name}/{pretrained}"  # `base_name`; PEFT notes it in an adapter's config
-    compute = choose_compute(device)
     model = _place(model, compute.device).eval()
-    return Clip(model, preprocess, open_clip.get_tokenizer(name), name, pretrained, compute)
+    return Clip(model, preprocess, tokenizer, name, pretrained, compute)
+
+
+def _require_names(name: object, pretrained: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"this is a {type(name).__name__}; pass a model's name, as in 'nano'")
+    if not isinstance(pretrained, str | None):
+        raise TypeError(
+            f"pretrained is a {type(pretrained).__name__}; it must be the tag of some weights, "
+            f"{RANDOM!r}, or None for the first of the tags"
+        )
 
 
 def _unknown_name(name: str) -> str:
@@ -161,6 +182,31 @@ def _unknown_name(name: str) -> str:
 
 def _find_weights(name: str, pretrained: str, cache_dir: str | Path | None) -> WeightsFile:
     return nano_weights(pretrained) if name == NANO else hub_weights(name, pretrained, cache_dir)
+
+
+def _find_tokenizer(name: str, cache_dir: str | Path | None) -> open_clip.SimpleTokenizer:
+    """The tokenizer: open_clip's own, or one of the hub (SigLIP). WeightsError if that is missing.
+
+    One of the hub is an `HFTokenizer`, which is called in the same way.
+    """
+    repository = open_clip.get_model_config(name)["text_cfg"].get("hf_tokenizer_name")
+    if not repository:
+        return open_clip.get_tokenizer(name)
+    unreachable: str | None = None
+    try:
+        with hub_or_cache(repository, "tokenizer_config.json") as unreachable:
+            return open_clip.get_tokenizer(name, cache_dir=cache_dir)
+    except Exception as error:
+        what = f"the tokenizer of {name} ({repository} on the hub)"
+        if unreachable is None:
+            raise WeightsError(
+                f"{what} can't be loaded: {type(error).__name__}: {str(error)[:400]}. {ADVICE}"
+            ) from error
+        raise WeightsError(
+            f"{what} is not in the cache {cache_dir or hub_constants.HF_HUB_CACHE}, and the hub "
+            f"can't be reached from here ({unreachable}). Load the model once with a network, or "
+            f"copy the cache of a machine that has it. {ADVICE}"
+        ) from error
 
 
 def _transform_config(name: str, pretrained: str) -> Mapping[str, Any]:

@@ -107,9 +107,9 @@ def choose_compute(device: str | torch.device | None = None) -> Compute:
 
     CUDA comes before Apple's MPS, MPS before the CPU. On CUDA the precision is bf16 from compute
     capability 8 on, and fp16 below: older GPUs only emulate bf16, though PyTorch calls it
-    supported. Elsewhere it is fp32.
+    supported. Elsewhere it is fp32. ValueError for a device that can't be used here.
     """
-    device = torch.device(device) if device is not None else _best_device()
+    device = _best_device() if device is None else _usable_device(device)
     cores = usable_cores()
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -121,6 +121,20 @@ def choose_compute(device: str | torch.device | None = None) -> Compute:
     # No workers: on a CPU the model needs the cores, and on a Mac each worker starts slowly.
     name = "Apple's GPU (MPS)" if device.type == "mps" else f"CPU ({cores} cores)"
     return Compute(device, torch.float32, 0, name)
+
+
+def _usable_device(wanted: str | torch.device) -> torch.device:
+    try:
+        if not isinstance(wanted, str | torch.device):
+            raise TypeError(f"it is a {type(wanted).__name__}, not a name")
+        torch.empty(0, device=wanted)
+        return torch.device(wanted)
+    except (RuntimeError, AssertionError, TypeError) as error:  # without CUDA: an AssertionError
+        best = str(_best_device())
+        raise ValueError(
+            f"the device {wanted!r:.60} can't be used here ({str(error).splitlines()[0]}); leave "
+            f"it out for the best there is, {best!r}"
+        ) from error
 
 
 def _best_device() -> torch.device:

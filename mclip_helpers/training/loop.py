@@ -16,9 +16,10 @@ from tqdm import tqdm
 from ..data import PictureDataset, set_epoch
 from ..evaluation import evaluate
 from ..loss import NotFiniteError, clamp_logit_scale, contrastive_loss
-from ..model import Clip, OutOfMemory
+from ..model import Clip, ClipModel, OutOfMemory
 from .checkpoint import Checkpoint
 from .fingerprint import run_fingerprint
+from .first_step import require_reached
 from .history import History
 from .schedule import WARMUP
 from .setup import Settings, set_up
@@ -57,8 +58,9 @@ def train(
     PyTorch and Python, not NumPy's. ValueError if it is of a run with other settings, pictures,
     captions, adapters or base. (`augment` and `evaluate_on` can't be compared.)
 
-    Raises TrainingDiverged at the first loss or gradient that is not finite, and OutOfMemory, with
-    advice, where a step does not fit into memory. That step is not taken.
+    Raises TrainingDiverged at the first loss or gradient that is not finite, OutOfMemory, with
+    advice, where a step does not fit into memory, and DeadAdapterError, a ValueError, at the first
+    step of a call if an adapter can't learn from this loss. That step is not taken.
     """
     settings = Settings(
         epochs=epochs,
@@ -105,10 +107,7 @@ def train_step(
     """
     model, optimizer, scaler = state.model, state.optimizer, state.scaler
     optimizer.zero_grad()
-    with clip.compute.autocast():
-        image_features = model.encode_image(images.to(clip.device))
-        text_features = model.encode_text(tokens.to(clip.device))
-    loss = contrastive_loss(image_features.float(), text_features.float(), model.logit_scale.exp())
+    loss = _loss(clip, model, images, tokens)
     scaler.scale(loss).backward()
     if scaler.is_enabled():
         scaler.unscale_(optimizer)
@@ -116,11 +115,22 @@ def train_step(
             raise NotFiniteError("the gradient overflows in fp16 even unscaled")
     else:
         _check_gradients(model)
+    if not state.reached:
+        require_reached(model, lambda: scaler.scale(_loss(clip, model, images, tokens)))
+        state.reached = True
     scaler.step(optimizer)
     scaler.update()
     if model.logit_scale.requires_grad:
         clamp_logit_scale(model.logit_scale)
     return loss.item()
+
+
+def _loss(clip: Clip, model: ClipModel, images: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    with clip.compute.autocast():
+        image_features = model.encode_image(images.to(clip.device))
+        text_features = model.encode_text(tokens.to(clip.device))
+    scale = model.logit_scale.exp()
+    return contrastive_loss(image_features.float(), text_features.float(), scale)
 
 
 def _progress_bar(batches: DataLoader, batch_size: int, title: str, shown: bool) -> tqdm:

@@ -13,13 +13,17 @@ from .history import History
 
 @dataclass
 class TrainingState:
-    """Everything that a step of training changes, so everything that a checkpoint must hold."""
+    """Everything that a step of training changes, so everything that a checkpoint must hold.
+
+    (But `reached`: whether a step of this call has reached every adapter, see `first_step`.)
+    """
 
     model: ClipModel
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
     history: History = field(default_factory=History)
+    reached: bool = False
 
     @property
     def lr(self) -> float:
