@@ -16,6 +16,10 @@ from ..names import clean_name, is_adapter
 from .attention import PROJECTIONS, SplitAttention
 from .inject import lora_layers
 
+# The numbers that turn cosines into logits. They may be trained with an adapter, and travel with it
+# in `base_model.json`; SigLIP has the second.
+SCALARS = ("logit_scale", "logit_bias")
+
 
 def base_state_dict(model: nn.Module) -> StateDict:
     """The state dict that open_clip would give for the base: no adapters, attention fused."""
@@ -57,11 +61,17 @@ def tensor_bytes(tensor: torch.Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
+def scalars(model: nn.Module) -> dict[str, float]:
+    """The values of those of SCALARS that `model` has."""
+    found = {name: getattr(model, name, None) for name in SCALARS}
+    return {name: value.item() for name, value in found.items() if value is not None}
+
+
 def fingerprint(model: nn.Module) -> str:
-    """A hash of the base's numbers except `logit_scale`, which may be trained with an adapter."""
+    """A hash of the base's numbers except SCALARS, which may be trained with an adapter."""
     digest = hashlib.sha256()
     for name, value in sorted(base_state_dict(model).items()):
-        if name != "logit_scale" and not name.endswith("num_batches_tracked"):
+        if name not in SCALARS and not name.endswith("num_batches_tracked"):
             digest.update(name.encode())
             digest.update(tensor_bytes(value))
     return digest.hexdigest()[:16]
