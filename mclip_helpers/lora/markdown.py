@@ -19,10 +19,9 @@ CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 
 def as_paragraphs(text: str) -> str:
     """`text` in Markdown: its paragraphs, and its lines within them."""
-    lines = [_as_text(line.strip()) for line in text.strip().splitlines()]
-    # Two spaces end a line; without them, Markdown makes one line of both.
-    ends = ["  " if a and b else "" for a, b in zip(lines, [*lines[1:], ""], strict=True)]
-    return "\n".join(line + end for line, end in zip(lines, ends, strict=True))
+    escaped = "\n".join(_as_text(line.strip()) for line in text.strip().splitlines())
+    # Two spaces end a line; without them, Markdown makes one line of two.
+    return re.sub(r"(?<=[^\n])\n(?=[^\n])", "  \n", escaped)
 
 
 def as_cell(text: str) -> str:
