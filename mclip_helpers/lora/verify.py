@@ -128,7 +128,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         raise ValueError(f"{CONFIG_NAME} has bias = {_shown(config.get('bias'))}, not 'none'")
     targets = config.get("target_modules")
     names = [targets] if isinstance(targets, str) else targets
-    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+    if not (isinstance(names, list) and names and all(n and isinstance(n, str) for n in names)):
         raise ValueError(f"{CONFIG_NAME} has target_modules = {_shown(targets)}, not layers' names")
     finite_number(f"lora_alpha in {CONFIG_NAME}", config.get("lora_alpha"), above=0)
     return Settings(
