@@ -71,15 +71,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that was checked against a model; `tensors` by layer and part."""
+    """An adapter that fits a model: `layers` in the model's order, `tensors` by layer and part."""
 
     settings: Settings
+    layers: Sequence[str]
     tensors: Mapping[tuple[str, str], torch.Tensor]
     exact: bool  # whether the configuration names these layers, and not by a pattern
-
-    @property
-    def layers(self) -> list[str]:
-        return list(dict.fromkeys(layer for layer, _ in self.tensors))
 
     @torch.no_grad()
     def fill(self, peft: PeftModel) -> None:
@@ -102,12 +99,13 @@ def read_adapter(folder: Path, model: nn.Module) -> Adapter:
             headers = {key: stored.get_slice(key) for key in stored.keys()}  # noqa: SIM118
             forms = {k: (tuple(h.get_shape()), h.get_dtype()) for k, h in headers.items()}
             found = check_tensors(forms, layers, settings.rank)
-            exact = check_targets(settings.targets, {layer for layer, _ in found.values()}, layers)
+            adapted = {layer for layer, _ in found.values()}
+            exact = check_targets(settings.targets, adapted, layers)
             tensors = {found[key]: stored.get_tensor(key) for key in found}
     except SafetensorError as error:
         raise ValueError(f"{file.name} is damaged: {error}") from error
     require_finite(tensors)
-    return Adapter(settings, tensors, exact)
+    return Adapter(settings, [name for name in layers if name in adapted], tensors, exact)
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
@@ -128,7 +126,8 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         raise ValueError(f"{CONFIG_NAME} has bias = {_shown(config.get('bias'))}, not 'none'")
     targets = config.get("target_modules")
     names = [targets] if isinstance(targets, str) else targets
-    if not (isinstance(names, list) and names and all(n and isinstance(n, str) for n in names)):
+    listed = isinstance(names, list) and names and all(n and isinstance(n, str) for n in names)
+    if not listed or targets is None:
         raise ValueError(f"{CONFIG_NAME} has target_modules = {_shown(targets)}, not layers' names")
     finite_number(f"lora_alpha in {CONFIG_NAME}", config.get("lora_alpha"), above=0)
     return Settings(
