@@ -229,13 +229,15 @@ def load_adapter(
         notes = read_notes(folder) if (folder / BASE_FILE).is_file() else None
         if notes is not None:
             require_as_saved(folder, notes)
-            _check_base(model, folder, notes)
+            _check_name(model, folder, notes)
         try:
             adapter = read_adapter(folder, model)
             if notes is not None and not adapter.exact:
                 raise ValueError(f"{CONFIG_NAME} has a pattern where save_adapter writes names")
         except ValueError as error:
             raise ValueError(f"the adapter in {folder} can't be loaded: {error}") from None
+        if notes is not None:
+            _check_weights(model, folder, notes)
     peft = _put_on(model, adapter, trainable)
     if notes is None:
         _warn_of_unchecked(folder, adapter.exact)
@@ -255,14 +257,18 @@ def _warn_of_unchecked(folder: Path, exact: bool) -> None:
     )
 
 
-def _check_base(model: ClipModel, folder: Path, notes: Mapping[str, Any]) -> None:
-    """ValueError if the adapter was made for another base than `model`."""
+def _check_name(model: ClipModel, folder: Path, notes: Mapping[str, Any]) -> None:
+    """ValueError if the adapter was made for another base than `model`, by its name."""
     name = base_name(model)
     if notes["name"] != name:
         raise ValueError(
             f"the adapter in {folder} was made for {notes['name']!r}, not for {name!r}"
         )
-    here = fingerprint(model)
+
+
+def _check_weights(model: ClipModel, folder: Path, notes: Mapping[str, Any]) -> None:
+    """ValueError if the base of this name had other weights. Reads all of them: the last check."""
+    name, here = base_name(model), fingerprint(model)
     if notes["fingerprint"] != here:
         raise ValueError(
             f"the adapter in {folder} was made for {notes['name']!r} with other weights "

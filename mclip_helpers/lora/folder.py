@@ -39,7 +39,7 @@ def read_notes(folder: Path) -> dict[str, Any]:
     file = folder / BASE_FILE
     notes = read_json(file)
     for key in ("name", "fingerprint"):
-        if not isinstance(notes.get(key), str):
+        if not isinstance(notes.get(key), str) or len(notes[key]) > 300:
             raise ValueError(f"{file} has no text under {key!r}; save the adapter again")
     for key in SCALARS:
         if key == "logit_scale" or key in notes:
@@ -94,8 +94,8 @@ def refuse_foreign(path: Path) -> None:
         ) from error
     if "files" not in notes:
         raise FileExistsError(
-            f"{path} was saved by an older version, which did not note what it wrote, so that a "
-            f"changed README.md can't be told; save to another path, or delete that folder"
+            f"{path} was saved by an older version, which did not note what it wrote: its "
+            f"README.md may be your work; save to another path, or delete that folder"
         )
     others = [name for name in foreign(path, notes["files"]) if name != BASE_FILE]
     if others:
@@ -113,11 +113,14 @@ def find_folder(path: str | Path, *, needs_notes: bool) -> Path:
     """
     settle(resolved(path))
     folder = Path(path)
+    if folder.is_file():
+        raise FileNotFoundError(f"{folder} is not an adapter saved by save_adapter, but a file")
+    pefts_own = all((folder / name).is_file() for name in FILES[1:])
     for name in FILES if needs_notes else FILES[1:]:
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"{folder} is not an adapter saved by save_adapter: no {name}"
-                + (f". {FROM_PEFT}" if name == BASE_FILE else "")
+                + (f". {FROM_PEFT}" if pefts_own else "")
             )
     return folder
 
@@ -158,4 +161,5 @@ def _own_hash(notes: Mapping[str, Any]) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    shown = [name if name.isprintable() else repr(name) for name in names[:5]]
+    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -115,8 +115,8 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         harmless = option == "init_lora_weights" and value in HARMLESS_STARTS
         if not (option in READ | NOTES or off or harmless):
             raise ValueError(
-                f"{CONFIG_NAME} has {option} = {_shown(value)}: with it an adapter computes "
-                f"something else than W x + (alpha / rank) · B A x, or changes the base"
+                f"{CONFIG_NAME} has {_shown(option)} = {_shown(value)}: with it an adapter "
+                f"computes something else than W x + (alpha / rank) · B A x, or changes the base"
             )
     if config.get("peft_type") != "LORA":
         raise ValueError(
@@ -191,8 +191,8 @@ def check_tensors(
     needed = {(layer, part) for layer in fit for part in PARTS}
     if lacking := sorted(needed - set(found.values())):
         raise ValueError(
-            f"{SAFETENSORS_WEIGHTS_NAME} lacks {lacking[0][1]} of {lacking[0][0]!r}, which would "
-            f"stay random"
+            f"{SAFETENSORS_WEIGHTS_NAME} lacks {lacking[0][1]} of {lacking[0][0]!r}, which PEFT "
+            f"would leave at its start"
         )
     for key, (shape, dtype) in forms.items():
         layer, part = found[key]

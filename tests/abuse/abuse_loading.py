@@ -55,7 +55,7 @@ def randomised(peft: torch.nn.Module) -> torch.nn.Module:
 
 @functools.cache
 def saved_by_us() -> Path:
-    return mh.save_adapter(trained(), Path(tempfile.mkdtemp()) / "adapter", data="x", merged=True)
+    return mh.save_adapter(trained(), Path(tempfile.mkdtemp()) / "adapter")
 
 
 @functools.cache
@@ -190,6 +190,11 @@ def refusing(name: str, prepare: Any, *says: str, does: Callable = load, **more:
 # ------------------------------------------------------------------ the configuration was changed
 
 
+def shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:50]}…"
+
+
 def config_cases() -> list[Case]:
     """With checksums that fit: somebody may refit them."""
     computes_something_else: dict[str, list[Any]] = {
@@ -223,7 +228,7 @@ def config_cases() -> list[Case]:
         "corda_config": [{"corda_method": "kpm"}],
         "megatron_config": [{"a": 1}],
         "alora_invocation_tokens": [[1, 2]],
-        "an_option_of_tomorrow": [True, 1, "on"],
+        "an_option_of_tomorrow": [True, 1, "on", "x" * 5000],
         "peft_type": ["LOHA", "IA3", "ADALORA", "lora", None, 1],
         "lora_alpha": [math.nan, math.inf, 0, -16, "16", True, None, [16]],
         "r": [10**6, 1, 3, 0, -2, 2.0, "2", True, None, 10**30],
@@ -232,7 +237,7 @@ def config_cases() -> list[Case]:
     }
     return [
         refusing(
-            f"{option} = {value!r} in the configuration is refused",
+            f"{option} = {shown(value)} in the configuration is refused",
             given(changed_json(CONFIG, **{option: value})),
             option,
         )
@@ -535,8 +540,8 @@ ARGUMENTS = [
                 FileNotFoundError,
             ),
             (
-                "the merged model",
-                lambda f: Scene(fresh("nano").model, saved_by_us() / "merged"),
+                "a folder of something else",
+                lambda f: Scene(fresh("nano").model, mh.data_folder()),
                 ("is not an adapter",),
                 FileNotFoundError,
             ),

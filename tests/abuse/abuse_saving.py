@@ -173,7 +173,11 @@ IN_THE_WAY = [
         "thesis.docx",
     ),
     *(
-        refusing(f"{name} beside an adapter is not deleted", at("adapter", with_file(name)), name)
+        refusing(
+            f"{name!r} beside an adapter is not deleted",
+            at("adapter", with_file(name)),
+            name.replace("\n", "\\n"),
+        )
         for name in ("thesis.pdf", "notes/thesis.pdf", ".hidden", "merged/model.bin", "a b\nc.txt")
     ),
     *(
