@@ -40,7 +40,7 @@ from .folder import (
     write_notes,
 )
 from .inject import inject_lora, lora_layers, require_no_adapters
-from .state import fingerprint, merged_state_dict, scalars
+from .state import fingerprint, merged_state_dict, merged_weights, scalars
 from .verify import Adapter, read_adapter
 
 MERGED = "merged"
@@ -300,9 +300,11 @@ def merge_adapter(peft: PeftModel) -> ClipModel:
     the sum is not finite; `peft` then stays as it was.
     """
     _require_adapters(peft)
-    for name, weight in merged_state_dict(peft).items():
+    for name, weight in merged_weights(peft).items():
         if not torch.isfinite(weight).all():
-            raise ValueError(f"{name} would hold NaN or infinity; these adapters can't be merged")
+            raise ValueError(
+                f"the weight of {name} would hold NaN or infinity; these adapters can't be merged"
+            )
     model = peft.merge_and_unload(safe_merge=True)
     fuse_attention(model)
     unfreeze_batch_norm(model)

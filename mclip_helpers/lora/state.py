@@ -29,14 +29,21 @@ def base_state_dict(model: nn.Module) -> StateDict:
 def merged_state_dict(peft: PeftModel) -> StateDict:
     """`base_state_dict` with (alpha / rank) · B A added to each W; `peft` stays as it is."""
     state = _without_adapters(peft)
-    with torch.no_grad():
-        for name, layer in lora_layers(peft):
-            weight = f"{name}.weight"
-            for adapter in layer.active_adapters:
-                # Each kind of LoraLayer has this method, but not the class itself.
-                delta = layer.get_delta_weight(adapter)  # type: ignore[attr-defined]
-                state[weight] = state[weight] + delta
+    state |= {f"{name}.weight": weight for name, weight in merged_weights(peft).items()}
     return _fused(peft, state)
+
+
+@torch.no_grad()
+def merged_weights(peft: nn.Module) -> StateDict:
+    """W + (alpha / rank) · B A of each layer with an adapter, by the layer's name."""
+    weights = {}
+    for name, layer in lora_layers(peft):
+        weights[name] = layer.get_base_layer().get_parameter("weight").detach()
+        for adapter in layer.active_adapters:
+            # Each kind of LoraLayer has this method, but not the class itself.
+            delta = layer.get_delta_weight(adapter)  # type: ignore[attr-defined]
+            weights[name] = weights[name] + delta
+    return weights
 
 
 def _without_adapters(model: nn.Module) -> StateDict:

@@ -232,6 +232,8 @@ def check_targets(
         if re.fullmatch(r"(\w|\\?[.-]|\|)+", targets) is None:
             return False
         meant = set(targets.replace("\\", "").split("|"))
+    elif len(targets) > len(layers):
+        raise ValueError(f"{CONFIG_NAME} names more layers than the model has")
     else:
         can = [name for name, layer in layers.items() if isinstance(layer, Layer)]
         meant = {name for name in can for t in targets if name == t or name.endswith(f".{t}")}

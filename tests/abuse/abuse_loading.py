@@ -263,6 +263,8 @@ TARGET_CASES = [
         ("more than the tensors, in a list", [*TARGETS, "k_proj"], ("k_proj",)),
         ("others than the tensors", PATTERN.replace("fc1", "fc2"), ("fc2",)),
         ("all-linear", "all-linear", ("all-linear",)),
+        ("a list of 9,000 names", [f"a{i}" for i in range(9000)], ("more layers",)),
+        ("a megabyte of names", ["a" * 2_000_000], (CONFIG, "larger than")),
     )
 ]
 
