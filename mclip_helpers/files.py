@@ -39,7 +39,7 @@ def replace(
     replaced. OSError, in one sentence, where it can't be written. Whatever fails, and also after
     Ctrl-C, what was there before is there again, and nothing else is.
     """
-    with _one_sentence(Path(path)):
+    with _one_sentence(path):
         path = resolved(path)
         new, old = _beside(path, NEW), _beside(path, OLD)
         settle(path)
@@ -74,14 +74,23 @@ def settle(path: Path) -> None:
 
 
 def resolved(path: str | Path) -> Path:
-    """The absolute path without symbolic links. OSError if they form a circle."""
+    """The absolute path without symbolic links. OSError if they form a circle, or it can't be one.
+
+    TypeError if `path` is neither a text nor a Path.
+    """
+    if not isinstance(path, str | Path):
+        raise TypeError(f"path is {path!r} (a {type(path).__name__}); it must be a text or a Path")
     try:
         real = Path(path).resolve()
         circle = real.is_symlink()
     except RuntimeError:  # what Python 3.12 and older raise for a circle
         circle = True
+    except ValueError as error:
+        raise OSError(f"{path!r} can't be a path: {error}") from error
     if circle:
         raise OSError(f"{path} is a symbolic link that leads back to itself")
+    if not real.name:
+        raise OSError(f"{path} is the root of all folders")
     return real
 
 
@@ -101,8 +110,20 @@ def file_hash(path: Path) -> str:
 
 
 def foreign(folder: Path, written: Mapping[str, str]) -> list[str]:
-    """What is in `folder` and not as `written` (`hashes`) has it: other files, changed ones."""
-    return [name for name, value in hashes(folder).items() if written.get(name) != value]
+    """What is in `folder` and not as `written` (`hashes`) has it: other files, changed ones.
+
+    Other things, too: links, pipes, and empty folders.
+    """
+
+    def known(path: Path, name: str) -> bool:
+        if path.is_symlink():
+            return False
+        if path.is_dir():
+            return any(path.iterdir())
+        return path.is_file() and name in written and file_hash(path) == written[name]
+
+    inside = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    return [name for name, path in inside.items() if not known(path, name)]
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -125,7 +146,7 @@ def _to_disk(path: Path) -> None:
 
 
 @contextmanager
-def _one_sentence(path: Path) -> Iterator[None]:
+def _one_sentence(path: str | Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError as error:
@@ -136,7 +157,7 @@ def _one_sentence(path: Path) -> Iterator[None]:
         raise _not_written(path, error) from error
 
 
-def _not_written(path: Path, error: Exception) -> OSError:
+def _not_written(path: str | Path, error: Exception) -> OSError:
     why = getattr(error, "strerror", None) or error
     return OSError(
         f"{path} can't be written ({why}). What was there before is unchanged; free some space, or "

@@ -165,3 +165,25 @@ def test_foreign_is_what_was_added_or_changed(tmp_path: Path):
     (tmp_path / "gone").unlink()
     (tmp_path / "added").write_text("")
     assert foreign(tmp_path, written) == ["added", "changed"]
+
+
+def test_links_pipes_and_empty_folders_are_foreign_and_are_not_opened(tmp_path: Path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "kept").write_text("kept")
+    written = hashes(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("below")
+    os.mkfifo(tmp_path / "pipe")
+    assert foreign(tmp_path, written) == ["empty", "link", "pipe"]
+
+
+@pytest.mark.parametrize("path", [None, 3, b"path"])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(TypeError, match="must be a text or a Path"):
+        replace(path, a_file(), ours)
+
+
+@pytest.mark.parametrize(("path", "why"), [("a\0b", "null byte"), ("/", "the root of all folders")])
+def test_what_can_be_no_place_is_refused(path: str, why: str):
+    with pytest.raises(OSError, match=why):
+        replace(path, a_file(), ours)

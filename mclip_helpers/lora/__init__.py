@@ -6,7 +6,10 @@ batch_norm.py  running statistics that don't move
 inject.py      fresh adapters on a model
 state.py       the base's weights underneath, the merged ones, and a fingerprint
 adapters.py    save, load, merge
+folder.py      an adapter's folder: what is noted in it, and whether it is still that
+verify.py      whether a saved adapter is one that can be computed, and fits a model
 card.py        the model card of a saved adapter; its text is in card_template.md
+markdown.py    text that the card shows as it was given
 """
 
 from .adapters import load_adapter, merge_adapter, save_adapter

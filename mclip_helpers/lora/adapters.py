@@ -1,34 +1,48 @@
 """What becomes of a trained adapter: saved with a model card, loaded, merged into its base.
 
-An adapter is a correction to particular weights, so its folder names them: `base_model.json` holds
-the base's name and a fingerprint of its numbers.
+An adapter is a correction to particular weights, so its folder names them (`folder.py`). Loading is
+three steps: read, check (`verify.py`), and only then put it on the model, as `inject_lora` does.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import tempfile
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
 from open_clip.constants import HF_CONFIG_NAME, HF_SAFE_WEIGHTS_NAME
 from open_clip.push_to_hf_hub import save_config_for_hf
 from peft import LoraConfig, PeftModel
-from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from peft.utils import CONFIG_NAME
 from safetensors.torch import save_file
 
-from ..model.clip import ClipModel, base_name
+from ..checks import finite_number
+from ..files import replace
+from ..model.clip import ClipModel, base_name, require_model
 from ..model.weights import hub_repository, is_apples
-from .attention import fuse_attention, split_attention
-from .batch_norm import freeze_batch_norm, unfreeze_batch_norm
+from ..names import is_adapter
+from .attention import fuse_attention
+from .batch_norm import unfreeze_batch_norm
 from .card import apple_notice, write_card
-from .inject import lora_layers, require_no_adapters
-from .state import fingerprint, merged_state_dict
+from .folder import (
+    BASE_FILE,
+    check_scalar,
+    find_folder,
+    read_notes,
+    readable,
+    refuse_foreign,
+    require_as_saved,
+    write_notes,
+)
+from .inject import inject_lora, lora_layers, require_no_adapters
+from .state import fingerprint, merged_state_dict, merged_weights, scalars
+from .verify import Adapter, read_adapter
 
-BASE_FILE = "base_model.json"
 MERGED = "merged"
 
 
@@ -43,28 +57,92 @@ def save_adapter(
     """Write the adapter to the folder `path`: whole, or not at all. Returns the folder.
 
     Beside PEFT's `adapter_config.json` and `adapter_model.safetensors` it holds `base_model.json`
-    (the base's name and fingerprint, the value of `logit_scale`, a checksum) and README.md, a model
-    card. For the card, `data` describes in a sentence or two what was trained with and whom to
-    credit, and `metrics` gives shares (0…1) before and after, by the metrics' names.
+    (the base's name and fingerprint, the value of `logit_scale`, a checksum of every file) and
+    README.md, a model card. For the card, `data` describes in a sentence or two what was trained
+    with and whom to credit, and `metrics` gives shares (0…1) before and after, by the metrics'
+    names. Both are shown as the text that they are.
 
     With `merged`, the folder `merged/` holds the merged model in open_clip's own format, for people
     who have open_clip and nothing else: `create_model_and_transforms("local-dir:…/merged")`.
+
+    An adapter that this function saved is replaced, and nothing else: FileExistsError, with what is
+    in the way, if anything else is at `path`. TypeError and ValueError, before anything is written,
+    for a model that has no adapters, and for adapters that `load_adapter` would refuse.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-        fresh = Path(temporary) / "adapter"
-        _write_folder(fresh, peft, data, metrics or {}, merged)
-        old = Path(temporary) / "old"
-        if path.exists():
-            path.rename(old)
-        try:
-            fresh.rename(path)
-        except BaseException:
-            if old.exists():
-                old.rename(path)
-            raise
-    return path
+    _require_adapters(peft)
+    _require_saveable(peft, merged)
+    metrics = _checked_metrics(data, metrics)
+    replace(path, lambda folder: _write_folder(folder, peft, data, metrics, merged), refuse_foreign)
+    return Path(path)
+
+
+def _require_adapters(peft: object) -> None:
+    """TypeError for what is no model of `inject_lora`; ValueError for one without its adapters."""
+    if not isinstance(peft, PeftModel):
+        raise TypeError(
+            f"this is a {type(peft).__name__}; pass the model with adapters, which inject_lora or "
+            f"load_adapter returned"
+        )
+    if not any(lora_layers(peft)):
+        raise ValueError(
+            "this model has no LoRA adapters: merge_adapter has taken them out and returned the "
+            "plain model; for new ones, call inject_lora with that"
+        )
+
+
+def _require_saveable(peft: PeftModel, merged: bool) -> None:
+    """ValueError if the adapter is not the only one, or if nobody could load what was saved."""
+    if list(peft.peft_config) != ["default"]:
+        raise ValueError(
+            f"this model has the adapters {', '.join(peft.peft_config)}; save_adapter saves one, "
+            f"called 'default', as inject_lora makes it"
+        )
+    if any(layer.merged for _, layer in lora_layers(peft)):
+        raise ValueError(
+            "these adapters are added to the base at the moment; call peft.unmerge_adapter() first"
+        )
+    model = peft.get_base_model()
+    found = scalars(model)
+    if "logit_scale" not in found:
+        raise ValueError(f"this {type(model).__name__} is no CLIP: it has no logit_scale")
+    for name, value in found.items():
+        check_scalar(name, value)
+    if merged and open_clip.get_model_config(_base(model)[0]) is None:
+        raise ValueError(
+            "merged=True needs the name of the model's architecture, which load_model notes; load "
+            "the base with load_model, or leave merged out"
+        )
+
+
+def _checked_metrics(
+    data: str, metrics: Mapping[str, tuple[float, float]] | None
+) -> dict[str, tuple[float, float]]:
+    """`metrics` as floats. ValueError unless the card can show them and `data`."""
+    metrics = {} if metrics is None else metrics
+    if not isinstance(metrics, Mapping):
+        raise ValueError(
+            f"metrics is a {type(metrics).__name__}; it must be a dict of name: (before, after)"
+        )
+    for what, text in [("data", data), *(("a name in metrics", name) for name in metrics)]:
+        if not isinstance(text, str):
+            raise ValueError(f"{what} is {text!r} (a {type(text).__name__}); it must be a text")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise ValueError(f"{what} has half a character in it (a lone surrogate): {text!r}")
+    checked = {}
+    for name, pair in metrics.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise ValueError(
+                f"metrics[{name!r}] is {pair!r}; it must be two shares: (before, after)"
+            )
+        before, after = (finite_number(f"metrics[{name!r}]", x, least=0, most=1) for x in pair)
+        checked[name] = (before, after)
+    return checked
+
+
+def _base(model: ClipModel) -> tuple[str, str]:
+    """The names of the model and of its weights."""
+    name, _, weights = base_name(model).partition("/")
+    return name, weights
 
 
 def _write_folder(
@@ -77,25 +155,22 @@ def _write_folder(
     model: ClipModel = peft.get_base_model()
     config = peft.peft_config["default"]
     assert isinstance(config, LoraConfig)
-    name, _, weights = base_name(model).partition("/")
+    name, weights = _base(model)
     repository = hub_repository(name, weights)
     # No embedding is trained; left to itself, PEFT would ask the hub for the base's config.
     peft.save_pretrained(str(folder), save_embedding_layers=False)
-    if repository:
-        _name_base(folder / CONFIG_NAME, repository)
-    notes = {
-        "name": base_name(model),
-        "fingerprint": fingerprint(peft),
-        "logit_scale": model.logit_scale.item(),
-        "adapter_sha256": _sha256(folder / SAFETENSORS_WEIGHTS_NAME),
-    }
-    (folder / BASE_FILE).write_text(json.dumps(notes, indent=2) + "\n")
+    layers = [layer for layer, _ in lora_layers(peft)]
+    _complete_config(folder / CONFIG_NAME, layers, repository)
+    try:
+        read_adapter(folder, peft)
+    except ValueError as error:
+        raise ValueError(f"this adapter can't be saved: {error}") from None
     card = write_card(
         name=name,
         weights=weights,
         repository=repository,
         config=config,
-        layers=[layer for layer, _ in lora_layers(peft)],
+        layers=layers,
         trained_with=data,
         metrics=metrics,
         merged=merged,
@@ -106,13 +181,20 @@ def _write_folder(
     if is_apples(name, weights):
         for place in (folder, folder / MERGED) if merged else (folder,):
             (place / "NOTICE").write_text(apple_notice(name, weights), encoding="utf-8")
+    write_notes(folder, base_name(model), fingerprint(peft), scalars(model))
 
 
-def _name_base(config_file: Path, repository: str) -> None:
-    """Write the base's name on the hub into PEFT's file, where other programs look for it."""
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = repository
-    config_file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+def _complete_config(file: Path, layers: Sequence[str], repository: str | None) -> None:
+    """Write into PEFT's file the whole names of the layers, and the base's name on the hub.
+
+    Other programs look for the base there. PEFT matches a list by how names end, so the names are
+    a pattern.
+    """
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["target_modules"] = "|".join(map(re.escape, layers))
+    if repository:
+        config["base_model_name_or_path"] = repository
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _save_merged(peft: PeftModel, folder: Path, name: str) -> None:
@@ -124,55 +206,89 @@ def _save_merged(peft: PeftModel, folder: Path, name: str) -> None:
     save_file(state, folder / HF_SAFE_WEIGHTS_NAME)
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def load_adapter(model: ClipModel, path: str | Path, *, trainable: bool = False) -> PeftModel:
+def load_adapter(
+    model: ClipModel, path: str | Path, *, trainable: bool = False, unchecked_base: bool = False
+) -> PeftModel:
     """Put the adapter saved in `path` on `model`, in place; it computes what the saved model did.
 
-    Raises FileNotFoundError if the folder is not a saved adapter, and ValueError if the adapter is
-    damaged or was made for another base (both are named); `model` then stays as it was.
+    With `unchecked_base`, `path` may hold an adapter that PEFT itself saved, without our
+    `base_model.json`. Its layers, shapes and numbers are checked as any other's; a warning says
+    what can't be.
+
+    Raises FileNotFoundError if the folder is not a saved adapter, TypeError for anything but a
+    model, and ValueError if the model has adapters, or if the adapter is damaged, was changed, was
+    made for another base (both are named), or computes something else than LoRA; `model` then stays
+    as it was.
     """
-    path = Path(path)
-    for file in (BASE_FILE, CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME):
-        if not (path / file).is_file():
-            raise FileNotFoundError(f"{path} is not an adapter saved by save_adapter: no {file}")
+    require_model(model)
     require_no_adapters(model)
-    notes = json.loads((path / BASE_FILE).read_text())
-    _check_adapter_file(path, notes)
-    _check_base(model, path, notes)
-    split_attention(model)
-    freeze_batch_norm(model)
-    peft = PeftModel.from_pretrained(model, path, is_trainable=trainable)
-    with torch.no_grad():
-        model.logit_scale.fill_(notes["logit_scale"])
-    return peft.eval()
+    if isinstance(model, PeftModel):
+        raise ValueError("the adapters of this model were merged; pass what merge_adapter returned")
+    with readable(path):
+        folder = find_folder(path, needs_notes=not unchecked_base)
+        notes = read_notes(folder) if (folder / BASE_FILE).is_file() else None
+        if notes is not None:
+            require_as_saved(folder, notes)
+            _check_name(model, folder, notes)
+        try:
+            adapter = read_adapter(folder, model)
+            if notes is not None and not adapter.exact:
+                raise ValueError(f"{CONFIG_NAME} has a pattern where save_adapter writes names")
+        except ValueError as error:
+            raise ValueError(f"the adapter in {folder} can't be loaded: {error}") from None
+        if notes is not None:
+            _check_weights(model, folder, notes)
+    peft = _put_on(model, adapter, trainable)
+    if notes is None:
+        _warn_of_unchecked(folder, adapter.exact)
+    else:
+        with torch.no_grad():
+            for name in scalars(model):
+                getattr(model, name).fill_(notes[name])
+    return peft
 
 
-def _check_adapter_file(path: Path, notes: Mapping) -> None:
-    """Raise ValueError for a damaged file.
-
-    PEFT would only warn of a missing tensor, and leave that adapter at its random start.
-    """
-    if notes.get("adapter_sha256") != _sha256(path / SAFETENSORS_WEIGHTS_NAME):
-        raise ValueError(
-            f"{path / SAFETENSORS_WEIGHTS_NAME} is damaged, or not the file that {BASE_FILE} "
-            f"beside it belongs to; save the adapter again"
-        )
+def _warn_of_unchecked(folder: Path, exact: bool) -> None:
+    layers = "" if exact else ", nor whether it has all layers that its pattern means"
+    warnings.warn(
+        f"{folder} has no {BASE_FILE}: which weights its adapter was trained on can't be checked"
+        f"{layers}, and logit_scale stays as the base has it",
+        stacklevel=3,
+    )
 
 
-def _check_base(model: ClipModel, path: Path, notes: Mapping) -> None:
-    """Raise ValueError if the adapter was made for another base than `model`."""
+def _check_name(model: ClipModel, folder: Path, notes: Mapping[str, Any]) -> None:
+    """ValueError if the adapter was made for another base than `model`, by its name."""
     name = base_name(model)
     if notes["name"] != name:
-        raise ValueError(f"the adapter in {path} was made for {notes['name']!r}, not for {name!r}")
-    here = fingerprint(model)
+        raise ValueError(
+            f"the adapter in {folder} was made for {notes['name']!r}, not for {name!r}"
+        )
+
+
+def _check_weights(model: ClipModel, folder: Path, notes: Mapping[str, Any]) -> None:
+    """ValueError if the base of this name had other weights. Reads all of them: the last check."""
+    name, here = base_name(model), fingerprint(model)
     if notes["fingerprint"] != here:
         raise ValueError(
-            f"the adapter in {path} was made for {notes['name']!r} with other weights (fingerprint "
-            f"{notes['fingerprint']}) than this {name!r} has ({here})"
+            f"the adapter in {folder} was made for {notes['name']!r} with other weights "
+            f"(fingerprint {notes['fingerprint']}) than this {name!r} has ({here})"
         )
+    if lacking := [key for key in scalars(model) if key not in notes]:
+        raise ValueError(f"{folder / BASE_FILE} lacks {lacking[0]}, which this model has")
+
+
+def _put_on(model: ClipModel, adapter: Adapter, trainable: bool) -> PeftModel:
+    """The step that changes `model`, after all checks."""
+    settings = adapter.settings
+    peft = inject_lora(
+        model, settings.rank, settings.alpha, settings.dropout, targets=adapter.layers
+    )
+    adapter.fill(peft)
+    peft.peft_config["default"].inference_mode = not trainable
+    for name, parameter in peft.named_parameters():
+        parameter.requires_grad_(trainable and is_adapter(name))
+    return peft.eval()
 
 
 def merge_adapter(peft: PeftModel) -> ClipModel:
@@ -180,7 +296,15 @@ def merge_adapter(peft: PeftModel) -> ClipModel:
 
     Works in place: `peft` can't be used afterwards. The result's state dict loads into a fresh
     open_clip model with `strict=True`. Its outputs equal the adapted model's up to rounding.
+    TypeError for anything but a model with adapters, ValueError if they were merged already, or if
+    the sum is not finite; `peft` then stays as it was.
     """
+    _require_adapters(peft)
+    for name, weight in merged_weights(peft).items():
+        if not torch.isfinite(weight).all():
+            raise ValueError(
+                f"the weight of {name} would hold NaN or infinity; these adapters can't be merged"
+            )
     model = peft.merge_and_unload(safe_merge=True)
     fuse_attention(model)
     unfreeze_batch_norm(model)

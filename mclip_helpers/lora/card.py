@@ -15,6 +15,7 @@ from peft import LoraConfig
 from ..model.nano import NANO
 from ..model.weights import RANDOM, is_apples
 from ..names import tower_of
+from .markdown import as_cell, as_paragraphs
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 # The licence of the base, as the template names it → its id on the hub.
@@ -36,7 +37,7 @@ def write_card(
 
     `name` and `weights` are the base's, `repository` is where the hub has them; `layers` are the
     names of the adapted layers. `metrics` are shares (0…1) before and after. An empty
-    `trained_with` and empty `metrics` are shown as "Not given".
+    `trained_with` and empty `metrics` are shown as "Not given", anything else as the text it is.
     """
     licence = _licence(name, weights)
     metadata = ModelCardData(
@@ -56,8 +57,8 @@ def write_card(
         config=config,
         layers=layers,
         towers=Counter(tower_of(layer) for layer in layers),
-        trained_with=trained_with,
-        metrics=metrics,
+        trained_with=as_paragraphs(trained_with),
+        metrics=[(as_cell(name), *shares) for name, shares in metrics.items()],
         merged=merged,
         is_nano=name == NANO,
         licence=licence,

@@ -16,6 +16,10 @@ from ..names import clean_name, is_adapter
 from .attention import PROJECTIONS, SplitAttention
 from .inject import lora_layers
 
+# The numbers that turn cosines into logits. They may be trained with an adapter, and travel with it
+# in `base_model.json`; SigLIP has the second.
+SCALARS = ("logit_scale", "logit_bias")
+
 
 def base_state_dict(model: nn.Module) -> StateDict:
     """The state dict that open_clip would give for the base: no adapters, attention fused."""
@@ -25,14 +29,21 @@ def base_state_dict(model: nn.Module) -> StateDict:
 def merged_state_dict(peft: PeftModel) -> StateDict:
     """`base_state_dict` with (alpha / rank) · B A added to each W; `peft` stays as it is."""
     state = _without_adapters(peft)
-    with torch.no_grad():
-        for name, layer in lora_layers(peft):
-            weight = f"{name}.weight"
-            for adapter in layer.active_adapters:
-                # Each kind of LoraLayer has this method, but not the class itself.
-                delta = layer.get_delta_weight(adapter)  # type: ignore[attr-defined]
-                state[weight] = state[weight] + delta
+    state |= {f"{name}.weight": weight for name, weight in merged_weights(peft).items()}
     return _fused(peft, state)
+
+
+@torch.no_grad()
+def merged_weights(peft: nn.Module) -> StateDict:
+    """W + (alpha / rank) · B A of each layer with an adapter, by the layer's name."""
+    weights = {}
+    for name, layer in lora_layers(peft):
+        weights[name] = layer.get_base_layer().get_parameter("weight").detach()
+        for adapter in layer.active_adapters:
+            # Each kind of LoraLayer has this method, but not the class itself.
+            delta = layer.get_delta_weight(adapter)  # type: ignore[attr-defined]
+            weights[name] = weights[name] + delta
+    return weights
 
 
 def _without_adapters(model: nn.Module) -> StateDict:
@@ -57,11 +68,17 @@ def tensor_bytes(tensor: torch.Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
+def scalars(model: nn.Module) -> dict[str, float]:
+    """The values of those of SCALARS that `model` has."""
+    found = {name: getattr(model, name, None) for name in SCALARS}
+    return {name: value.item() for name, value in found.items() if value is not None}
+
+
 def fingerprint(model: nn.Module) -> str:
-    """A hash of the base's numbers except `logit_scale`, which may be trained with an adapter."""
+    """A hash of the base's numbers except SCALARS, which may be trained with an adapter."""
     digest = hashlib.sha256()
     for name, value in sorted(base_state_dict(model).items()):
-        if name != "logit_scale" and not name.endswith("num_batches_tracked"):
+        if name not in SCALARS and not name.endswith("num_batches_tracked"):
             digest.update(name.encode())
             digest.update(tensor_bytes(value))
     return digest.hexdigest()[:16]

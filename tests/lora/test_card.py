@@ -273,7 +273,7 @@ def test_the_licence_is_the_bases_and_never_made_up(base: str, licence: str | No
 
 
 def test_what_is_given_is_text_and_never_a_template():
-    given = "Pictures {{ of }} {% mine %} & <others>\n\n---\n\nin two paragraphs, from “home”"
+    given = "Pictures {{ of }} {% mine %} & others\n\nin two paragraphs, from “home”"
     text = written(trained_with=given)
     assert section(text, "Trained with") == given
     assert ModelCard(text).content == text

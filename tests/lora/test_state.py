@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from conftest import fresh
@@ -10,7 +12,7 @@ from torch import nn
 
 import mclip_helpers as mh
 from mclip_helpers.lora import merged_state_dict
-from mclip_helpers.lora.state import fingerprint
+from mclip_helpers.lora.state import fingerprint, scalars
 
 
 @pytest.mark.parametrize("name", ["nano", "MobileCLIP2-S0", "ViT-B-32"])
@@ -30,3 +32,19 @@ def test_the_fingerprint_sees_buffers_too():
     before = fingerprint(model)
     next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)).running_var.mul_(2)
     assert fingerprint(model) != before
+
+
+def test_the_fingerprint_leaves_out_what_is_trained_with_an_adapter():
+    """And so a model with a `logit_bias`, as SigLIP's, has that of one without."""
+    model = fresh("nano").model
+    before = fingerprint(model)
+    model.logit_bias = nn.Parameter(torch.tensor(-10.0))
+    nn.init.constant_(model.logit_scale, 2.0)
+    assert fingerprint(model) == before
+    assert scalars(model) == {"logit_scale": 2.0, "logit_bias": -10.0}
+
+
+def test_the_fingerprint_of_a_base_stays_from_version_to_version():
+    """Adapters that people have name it; this one was saved before `logit_bias` was left out."""
+    notes = json.loads((mh.data_folder() / "openmoji-adapter" / "base_model.json").read_text())
+    assert fingerprint(fresh("nano").model) == notes["fingerprint"]
