@@ -207,14 +207,9 @@ def _divergence(state: TrainingState, where: str) -> Iterator[None]:
     try:
         yield
     except NotFiniteError as error:
-        advice = (
-            "Try a third of the learning rate or a longer warm-up, and look for broken pictures"
-        )
+        cure = "Try a third of the learning rate or a longer warm-up"
         if not state.history.steps:
-            advice = (
-                "No step came before it, so the learning rate is not the cause: load the weights "
-                "again, and look for broken pictures"
-            )
+            cure = "No step came before, so the learning rate is not the cause: load fresh weights"
         raise TrainingDiverged(
             f"stopped at {where}, learning rate {state.lr:.2e}: {error}. The model is as the last "
             f"whole step left it, and the checkpoint, if there is one, is of the last whole epoch. "
