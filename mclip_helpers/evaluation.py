@@ -174,11 +174,12 @@ def _checked_ks(ks: object) -> list[int]:
 
 
 def _check_shapes(image_features: torch.Tensor, text_features: torch.Tensor) -> None:
-    shape = (len(text_features), *image_features.shape[1:])
-    if image_features.dim() != 2 or text_features.shape != shape or 0 in shape:
+    shapes = [tuple(features.shape) for features in (image_features, text_features)]
+    fitting = all(len(shape) == 2 and 0 not in shape for shape in shapes)
+    if not fitting or shapes[0][1] != shapes[1][1]:
         raise ValueError(
-            f"the features must have the shapes (N, D) and (M, D), got image_features "
-            f"{tuple(image_features.shape)} and text_features {tuple(text_features.shape)}"
+            f"the features must have the shapes (N, D) and (M, D), none of them 0, got "
+            f"image_features {shapes[0]} and text_features {shapes[1]}"
         )
 
 
