@@ -40,14 +40,9 @@ def replace(
     Ctrl-C, what was there before is there again, and nothing else is.
     """
     with _one_sentence(path):
-        path = resolved(path)
+        path = _ready(path, refuse)
         new, old = _beside(path, NEW), _beside(path, OLD)
-        settle(path)
-        if path.exists():
-            refuse(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _remove(new)
             write(new)
             _to_disk(new)
             if new.is_dir() and path.exists():  # a folder can't take the place of another at once
@@ -56,6 +51,32 @@ def replace(
         finally:
             settle(path)
             _remove(new)
+    return path
+
+
+def require_place(path: str | Path, refuse: Callable[[Path], None]) -> Path:
+    """Raise now what `replace` would raise later. Returns the real path.
+
+    For what is written after hours of work. Makes the folders that are missing on the way there.
+    """
+    with _one_sentence(path):
+        path = _ready(path, refuse)
+        new = _beside(path, NEW)
+        try:
+            new.touch()
+        finally:
+            _remove(new)
+    return path
+
+
+def _ready(path: str | Path, refuse: Callable[[Path], None]) -> Path:
+    """The real path, after all that comes before writing there."""
+    path = resolved(path)
+    settle(path)
+    if path.exists():
+        refuse(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove(_beside(path, NEW))
     return path
 
 

@@ -6,6 +6,9 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+
+from .checks import finite_number
 
 MAX_LOGIT_SCALE = 100  # CLIP's own bound on the multiplier
 
@@ -25,13 +28,14 @@ def contrastive_loss(
     are normalised here. `logit_scale` is the multiplier itself (`model.logit_scale.exp()`), the
     inverse of the temperature.
 
-    Raises ValueError for shapes that don't match or fewer than two pairs, and NotFiniteError (a
-    ValueError) for features that are not finite. Source: Radford et al. 2021, "Learning
-    Transferable Visual Models From Natural Language Supervision", figure 3.
+    Raises TypeError for what is no tensor, ValueError for shapes or dtypes that don't match, fewer
+    than two pairs, and a multiplier that can't be one; and NotFiniteError (a ValueError) for
+    features that are not finite. Source: Radford et al. 2021, "Learning Transferable Visual Models
+    From Natural Language Supervision", figure 3.
     """
-    _check(image_features, text_features)
-    image_features = F.normalize(image_features, dim=-1)
-    text_features = F.normalize(text_features, dim=-1)
+    _check(image_features, text_features, logit_scale)
+    image_features = F.normalize(image_features, dim=-1, eps=shortest(image_features))
+    text_features = F.normalize(text_features, dim=-1, eps=shortest(text_features))
 
     logits_per_image = logit_scale * image_features @ text_features.T  # (N, N): row = picture
     logits_per_text = logits_per_image.T  #                              (N, N): row = caption
@@ -52,7 +56,53 @@ def clamp_logit_scale(log_scale: torch.Tensor) -> None:
     log_scale.clamp_(0, math.log(MAX_LOGIT_SCALE))
 
 
-def _check(image_features: torch.Tensor, text_features: torch.Tensor) -> None:
+def shortest(features: torch.Tensor) -> float:
+    """The length that shorter features count as: they are divided by it, and zeros stay zeros.
+
+    It is PyTorch's own 1e-12, except in fp16, where that is 0.
+    """
+    return max(1e-12, torch.finfo(features.dtype).tiny)
+
+
+def require_features(image_features: object, text_features: object) -> None:
+    """Raise TypeError or ValueError unless both are tensors of one floating dtype and device."""
+    both = {"image_features": image_features, "text_features": text_features}
+    for name, value in both.items():
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(
+                f"{name} is a {type(value).__name__}; it must be a tensor (N, D), as "
+                f"model.encode_image and model.encode_text give"
+            )
+        if not value.is_floating_point():
+            raise ValueError(
+                f"{name} holds {value.dtype} numbers; features are floating-point numbers (pass "
+                f"what the model's towers give, not pictures or tokens)"
+            )
+    image, text = both.values()
+    assert isinstance(image, torch.Tensor) and isinstance(text, torch.Tensor)
+    for kind in ("dtype", "device"):
+        if getattr(image, kind) != getattr(text, kind):
+            raise ValueError(
+                f"image_features and text_features must have one {kind}, got "
+                f"{getattr(image, kind)} and {getattr(text, kind)}: bring one to the other by .to()"
+            )
+
+
+def require_finite(name: str, features: torch.Tensor, where: str) -> None:
+    """Raise NotFiniteError, with the rows, if `features` (N, D) hold NaN or infinity."""
+    rows = (~features.detach().isfinite()).any(dim=1).nonzero().flatten().tolist()
+    if rows:
+        shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
+        raise NotFiniteError(
+            f"{name} has NaN or infinite values in {len(rows)} of {len(features)} rows "
+            f"({shown}): the input or the weights are broken before {where}"
+        )
+
+
+def _check(
+    image_features: torch.Tensor, text_features: torch.Tensor, logit_scale: torch.Tensor | float
+) -> None:
+    require_features(image_features, text_features)
     shapes = (
         f"image_features {tuple(image_features.shape)}, text_features {tuple(text_features.shape)}"
     )
@@ -63,11 +113,32 @@ def _check(image_features: torch.Tensor, text_features: torch.Tensor) -> None:
             f"a batch needs at least two pairs: with one there is nothing to tell apart, and the "
             f"loss is 0 whatever the features are; got {shapes}"
         )
-    for name, features in (("image_features", image_features), ("text_features", text_features)):
-        rows = (~features.detach().isfinite()).any(dim=1).nonzero().flatten().tolist()
-        if rows:
-            shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
-            raise NotFiniteError(
-                f"{name} has NaN or infinite values in {len(rows)} of {len(features)} rows "
-                f"({shown}): the input or the weights are broken before the loss"
-            )
+    _check_scale(logit_scale)
+    # One question to the device for all: each makes a GPU finish what it was given.
+    fine = image_features.detach().isfinite().all() & text_features.detach().isfinite().all()
+    if isinstance(logit_scale, torch.Tensor):
+        scale = logit_scale.detach().to(image_features.device)
+        fine = fine & scale.isfinite() & (scale > 0)
+    if not fine.all():
+        require_finite("image_features", image_features, "the loss")
+        require_finite("text_features", text_features, "the loss")
+        finite_number("logit_scale", float(logit_scale), above=0)
+
+
+def _check_scale(logit_scale: object) -> None:
+    """Raise ValueError unless it is one number, and not the logarithm of the multiplier.
+
+    A number is checked here, and that in a tensor together with the features.
+    """
+    if isinstance(logit_scale, nn.Parameter):
+        raise ValueError(
+            "logit_scale is a parameter, and CLIP's models store the multiplier's logarithm there; "
+            "pass model.logit_scale.exp()"
+        )
+    if not isinstance(logit_scale, torch.Tensor):
+        finite_number("logit_scale", logit_scale, above=0)
+    elif logit_scale.numel() != 1 or logit_scale.dim() > 1 or logit_scale.is_complex():
+        raise ValueError(
+            f"logit_scale has the shape {tuple(logit_scale.shape)} and {logit_scale.dtype} in it; "
+            f"it must be a single number above 0: model.logit_scale.exp()"
+        )

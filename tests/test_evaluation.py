@@ -15,7 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import mclip_helpers as mh
+from mclip_helpers import progress as progress_module
 from mclip_helpers.evaluation import Retrieval, ranks
+from mclip_helpers.loss import NotFiniteError
 
 SLOW_IS_FINE = settings(deadline=None)  # tests run on busy machines
 
@@ -58,9 +60,10 @@ NO_NUMBERS = st.just([math.nan] * 4)
 
 
 @st.composite
-def cases(draw) -> tuple[np.ndarray, np.ndarray, list[int]]:
+def cases(draw, *, broken: bool = False) -> tuple[np.ndarray, np.ndarray, list[int]]:
     n = draw(st.integers(1, 8))
-    rows = st.lists(st.one_of(SIGNS, SIGNS, SIGNS, NO_NUMBERS), min_size=n, max_size=n)
+    row = st.one_of(SIGNS, SIGNS, SIGNS, NO_NUMBERS) if broken else SIGNS
+    rows = st.lists(row, min_size=n, max_size=n)
     groups = draw(st.lists(st.integers(0, 5), min_size=n, max_size=n))
     return np.array(draw(rows)), np.array(draw(rows)), groups
 
@@ -149,26 +152,22 @@ def test_equally_good_pairs_are_hits_for_each_other():
     }
 
 
-def test_features_that_are_not_numbers_find_nothing():
-    nan = torch.full((30, 4), math.nan)
-    for images, texts in ((nan, nan), (nan, torch.randn(30, 4)), (torch.randn(30, 4), nan)):
-        found = mh.retrieval(images, texts)
-        assert found.image_to_text == found.text_to_image == {1: 0.0, 5: 0.0, 10: 0.0}
-
-
-def test_a_pair_whose_caption_is_not_a_number_is_not_found():
-    texts = torch.eye(3)
-    texts[0] = math.nan
-    found = mh.retrieval(torch.eye(3), texts, ks=(2,))
-    assert found.image_to_text == {2: pytest.approx(2 / 3)}
-    assert found.text_to_image == {2: pytest.approx(2 / 3)}
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_features_that_are_not_finite_are_refused_with_their_rows(side: int, value: float):
+    """A share of them would be a number about nothing."""
+    both = [torch.randn(30, 4), torch.randn(30, 4)]
+    both[side][[3, 7], 1] = value
+    name = ("image_features", "text_features")[side]
+    with pytest.raises(NotFiniteError, match=rf"^{name} has .* in 2 of 30 rows \(3, 7\)"):
+        mh.retrieval(*both)
 
 
 # ------------------------------------------------------------------------------------------ ranks
 
 
 @SLOW_IS_FINE
-@given(cases())
+@given(cases(broken=True))
 def test_a_rank_is_the_place_of_the_best_good_answer_in_the_sorted_gallery(case):
     images, texts, groups = case
     similarity, group = images @ texts.T, np.array(groups)
@@ -383,6 +382,25 @@ def test_evaluate_is_retrieval_among_the_embedded_pairs_with_their_groups(nano):
     # Three of the four pictures are the same: at most one of them could rank its own text first.
     assert mh.retrieval(*mh.embed(nano, twins)).image_to_text[1] <= 0.5
     assert found.pictures == found.texts == 4
+
+
+# -------------------------------------------------------------------------------------- progress
+
+
+def test_what_is_done_in_a_moment_shows_no_bar(nano, emoji, capfd):
+    mh.evaluate(nano, emoji, 2)
+    mh.retrieval(torch.eye(20), torch.eye(20), chunk=1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_takes_longer_says_how_far_it_is_unless_asked_not_to(nano, emoji, capfd, monkeypatch):
+    monkeypatch.setattr(progress_module, "QUIET", 0.0)
+    for shown in (True, False):
+        mh.evaluate(nano, emoji, 2, progress=shown)
+        text, errors = capfd.readouterr()
+        assert errors == ""
+        for title in ("embedding pictures", "embedding captions", "ranking texts"):
+            assert (title in text) == shown
 
 
 # -------------------------------------------------------------------------------------- zero-shot

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from open_clip.loss import ClipLoss
 
 import mclip_helpers as mh
-from mclip_helpers.loss import MAX_LOGIT_SCALE, NotFiniteError, clamp_logit_scale
+from mclip_helpers.loss import MAX_LOGIT_SCALE, NotFiniteError, clamp_logit_scale, shortest
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -217,7 +217,7 @@ def test_half_precision_knows_ln_n_at_the_largest_scale(dtype: torch.dtype):
     assert loss.item() == pytest.approx(math.log(8), rel=2 * torch.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_a_row_of_zeros_has_no_direction_but_does_no_harm(dtype: torch.dtype):
     image, text = torch.eye(3, 4, dtype=dtype), torch.eye(3, 4, dtype=dtype)
     image[1] = 0
@@ -225,6 +225,37 @@ def test_a_row_of_zeros_has_no_direction_but_does_no_harm(dtype: torch.dtype):
     loss = mh.contrastive_loss(image, text, 10.0)
     loss.backward()
     assert loss.isfinite() and image.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_features_are_normalised_as_pytorch_does_it_to_the_bit(dtype: torch.dtype):
+    tiny = torch.randn(50, 8, dtype=dtype) * torch.logspace(-20, 0, 50, dtype=dtype)[:, None]
+    expected = F.normalize(tiny, dim=-1)
+    assert torch.equal(F.normalize(tiny, dim=-1, eps=shortest(tiny)), expected)
+
+
+def test_the_checks_leave_no_trace_in_the_graph():
+    """Notebook 04 records this loss: its nodes are those of its own lines."""
+    image, text = features(3, 4)
+    nodes, waiting = [], [mh.contrastive_loss(image, text, scale(10.0)).grad_fn]
+    while waiting:
+        node = waiting.pop()
+        nodes.append(node.name())
+        waiting += [following for following, _ in node.next_functions if following is not None]
+    names = {name.rstrip("0123456789").removesuffix("Backward") for name in nodes}
+    assert names == {
+        "Div",
+        "Add",
+        "NllLoss",
+        "LogSoftmax",
+        "T",
+        "Mm",
+        "Mul",
+        "Expand",
+        "ClampMin",
+        "LinalgVectorNorm",
+        "torch::autograd::AccumulateGrad",
+    }
 
 
 # ---- refusals -----------------------------------------------------------------------------------

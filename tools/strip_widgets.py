@@ -58,12 +58,16 @@ def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
     for output in result:
         if output.output_type == "stream":
             output.text = "\n".join(_as_left(line) for line in output.text.split("\n"))
-    return result
+    return [output for output in result if output.get("text") != ""]
 
 
 def _as_left(line: str) -> str:
-    """A line as the terminal would leave it: of a progress bar, its last state."""
-    return line.rstrip("\r").rpartition("\r")[2]
+    """A line as the terminal would leave it: of a progress bar, its last state, if it has one.
+
+    A bar that goes away at its end leaves a line of blanks.
+    """
+    before, _, last = line.rstrip("\r").rpartition("\r")
+    return last if last.strip() or not before else ""
 
 
 def clean_file(path: Path) -> bool:

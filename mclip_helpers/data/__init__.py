@@ -13,7 +13,14 @@ What the modules hold, each using only those above it:
     folder · hub · shards
 """
 
-from .batches import DistinctBatches, loader, set_epoch
+from .batches import (
+    EPOCHS_PER_SEED,
+    DistinctBatches,
+    loader,
+    require_dataset,
+    require_seed,
+    set_epoch,
+)
 from .emoji import draw_emoji, emoji_catalogue, emoji_dataset
 from .folder import folder_dataset
 from .hub import hub_dataset, xm3600
@@ -23,6 +30,7 @@ from .shards import shard_dataset
 from .splits import SPLITS, split
 
 __all__ = [
+    "EPOCHS_PER_SEED",
     "SPLITS",
     "DataError",
     "DistinctBatches",
@@ -35,6 +43,8 @@ __all__ = [
     "hub_dataset",
     "loader",
     "on_white",
+    "require_dataset",
+    "require_seed",
     "set_epoch",
     "shard_dataset",
     "split",

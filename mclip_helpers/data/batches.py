@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+import heapq
+import warnings
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +19,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Sampler
 
+from ..checks import whole_number
 from .pairs import PictureDataset
+
+EPOCHS_PER_SEED = 1_000_003  # from there on, two seeds would share epochs
+MOST_SEEDS = 2**32  # as many as NumPy takes, too
+NOTEWORTHY = 0.1  # the share of the pairs that repeats may cost an epoch before it is said
 
 
 class DistinctBatches(Sampler[list[int]]):
@@ -29,38 +36,51 @@ class DistinctBatches(Sampler[list[int]]):
     """
 
     def __init__(self, groups: Sequence[int], batch_size: int, seed: int = 0):
-        distinct = len(set(groups))
-        if not 2 <= batch_size <= distinct:
+        self.groups = _group_list(groups)
+        self.batch_size = whole_number("batch_size", batch_size)
+        self.seed, self.epoch = require_seed(seed), 0
+        self.kinds = Counter(self.groups)
+        if len(self.kinds) < 2:
+            raise ValueError(
+                f"of {len(self.groups)} pairs no two differ in picture and caption, and a batch "
+                f"needs at least two that do: take other pictures, or give them other captions"
+            )
+        if not 2 <= self.batch_size <= len(self.kinds):
             raise ValueError(
                 f"batch_size is {batch_size}; it must be at least 2 (a pair needs another one to "
-                f"be told apart from) and at most {distinct}, the number of pairs that differ"
+                f"be told apart from) and at most {len(self.kinds)}, the number of pairs that "
+                f"differ"
             )
-        self.groups, self.batch_size, self.seed, self.epoch = groups, batch_size, seed, 0
 
     @property
     def random_seed(self) -> int:
         """One number for `seed` and `epoch`."""
-        return 1_000_003 * self.seed + self.epoch
+        return EPOCHS_PER_SEED * self.seed + self.epoch
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self.random_seed)
-        waiting = deque(torch.randperm(len(self.groups), generator=generator).tolist())
-        while waiting:
-            batch: dict[int, int] = {}
-            postponed = []
-            while waiting and len(batch) < self.batch_size:
-                index = waiting.popleft()
-                if self.groups[index] in batch:
-                    postponed.append(index)
-                else:
-                    batch[self.groups[index]] = index
-            waiting.extendleft(reversed(postponed))
-            if len(batch) < self.batch_size:
-                return
-            yield list(batch.values())
+        order = torch.randperm(len(self.groups), generator=generator).tolist()
+        waiting: dict[Hashable, deque[int]] = defaultdict(deque)  # for each group, its places
+        for place, index in enumerate(order):
+            waiting[self.groups[index]].append(place)
+        # A batch takes the first places that are left, but only the first one of each group.
+        first = [(places.popleft(), group) for group, places in waiting.items()]  # in order: a heap
+        while len(first) >= self.batch_size:
+            batch = [heapq.heappop(first) for _ in range(self.batch_size)]
+            yield [order[place] for place, _ in batch]
+            for _, group in batch:
+                if waiting[group]:
+                    heapq.heappush(first, (waiting[group].popleft(), group))
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        if len(self.kinds) == len(self.groups):
+            return len(self.groups) // self.batch_size
+        return sum(1 for _ in DistinctBatches.__iter__(self))
+
+    @property
+    def lost(self) -> int:
+        """The pairs that repeats cost this epoch, beside those that don't fill a last batch."""
+        return (len(self.groups) // self.batch_size - len(self)) * self.batch_size
 
 
 class DrawnCaptions(DistinctBatches):
@@ -71,7 +91,7 @@ class DrawnCaptions(DistinctBatches):
     """
 
     def __init__(self, dataset: PictureDataset, batch_size: int, seed: int = 0):
-        super().__init__(dataset.groups, batch_size, seed)
+        super().__init__(require_dataset("dataset", dataset).groups, batch_size, seed)
         self.counts = [len(pair.captions) for pair in dataset.pairs]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]
@@ -96,9 +116,18 @@ class Collate:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         pictures = [picture for picture, _ in items]
         if self.augment is not None:
-            pictures = [self.augment(picture) for picture in pictures]
+            pictures = [_require_picture(self.augment(picture)) for picture in pictures]
         images = torch.stack([self.preprocess(picture) for picture in pictures])
         return images, self.tokenizer([caption for _, caption in items])
+
+
+def _require_picture(value: object) -> Image.Image:
+    if not isinstance(value, Image.Image):
+        raise TypeError(
+            f"augment gave a {type(value).__name__}; it must give the changed picture (it comes "
+            f"before the model's own transform)"
+        )
+    return value
 
 
 class Preprocessing(Protocol):
@@ -128,7 +157,19 @@ def loader(
     come in order, each with its first caption. `augment` changes a picture before the model's own
     transform. `workers` is the number of processes that load ahead; they need an `augment` that can
     be pickled, so no lambda.
+
+    Raises TypeError for another kind of object, ValueError for a number that can't work. Warns
+    where pairs repeat so often that a shuffled epoch leaves more than a tenth of them out.
     """
+    require_dataset("dataset", dataset)
+    _require_preprocessing(clip)
+    if augment is not None and not callable(augment):
+        raise TypeError(
+            f"augment is a {type(augment).__name__}; it must be a function from a picture to a "
+            f"picture, or None"
+        )
+    whole_number("batch_size", batch_size, least=1)
+    whole_number("workers", workers, least=0)
     # A DataLoader draws a number whenever it starts. With a generator of its own it leaves the
     # global one alone, so that an evaluation between two epochs doesn't change the training.
     batches = functools.partial(
@@ -136,11 +177,13 @@ def loader(
         dataset,
         collate_fn=Collate(clip.preprocess, clip.tokenizer, augment),
         num_workers=workers,
-        generator=torch.Generator().manual_seed(seed),
+        generator=torch.Generator().manual_seed(require_seed(seed)),
     )
-    if shuffle:
-        return batches(batch_sampler=DrawnCaptions(dataset, batch_size, seed))
-    return batches(batch_size=batch_size)
+    if not shuffle:
+        return batches(batch_size=batch_size)
+    sampler = DrawnCaptions(dataset, batch_size, seed)
+    _warn_of_repeats(sampler)
+    return batches(batch_sampler=sampler)
 
 
 def set_epoch(batches: DataLoader, epoch: int) -> None:
@@ -150,8 +193,68 @@ def set_epoch(batches: DataLoader, epoch: int) -> None:
     augmentation draws there depends on the seed and the epoch, not on the epochs before. Raises
     ValueError for a loader without `shuffle`.
     """
-    sampler = batches.batch_sampler
+    sampler = getattr(batches, "batch_sampler", None)
     if not isinstance(sampler, DistinctBatches):
         raise ValueError("only a loader with shuffle=True has epochs that differ")
-    sampler.epoch = epoch
+    sampler.epoch = whole_number("epoch", epoch, least=0, most=EPOCHS_PER_SEED - 1)
     batches.generator.manual_seed(sampler.random_seed)
+
+
+def require_dataset(name: str, value: object) -> PictureDataset:
+    """`value`, if it is a dataset of at least one pair; else TypeError or ValueError."""
+    if not isinstance(value, PictureDataset):
+        raise TypeError(
+            f"{name} is a {type(value).__name__}; it must be a dataset, such as those of "
+            f"folder_dataset and emoji_dataset, or a part that split gives"
+        )
+    if not len(value):
+        raise ValueError(f"{name} has no pairs; it needs at least one")
+    return value
+
+
+def require_seed(seed: object) -> int:
+    """`seed` as an int; ValueError unless it is one from 0 to 2³² − 1."""
+    return whole_number("seed", seed, least=0, most=MOST_SEEDS - 1)
+
+
+def _require_preprocessing(clip: object) -> None:
+    for part in ("preprocess", "tokenizer"):
+        if not callable(getattr(clip, part, None)):
+            raise TypeError(
+                f"this is a {type(clip).__name__}; pass the Clip that load_model returned: it has "
+                f"the transform and the tokenizer"
+            )
+
+
+def _group_list(groups: object) -> list[Hashable]:
+    """`groups` as a list. TypeError unless it holds one value for each pair."""
+    if hasattr(groups, "tolist"):  # a tensor's elements would all count as different
+        groups = groups.tolist()
+    if isinstance(groups, str) or not isinstance(groups, Sequence):
+        raise TypeError(
+            f"groups is a {type(groups).__name__}; it must be a list with one number for each "
+            f"pair: dataset.groups"
+        )
+    odd = next((group for group in groups if not isinstance(group, Hashable)), None)
+    if odd is not None:
+        raise TypeError(
+            f"groups holds a {type(odd).__name__}; it must be a list with one number for each "
+            f"pair: dataset.groups"
+        )
+    return list(groups)
+
+
+def _warn_of_repeats(sampler: DistinctBatches) -> None:
+    """Say how much of an epoch is lost where pairs repeat, and what would use it."""
+    pairs, lost = len(sampler.groups), sampler.lost
+    if lost <= NOTEWORTHY * pairs:
+        return
+    # The most frequent kind needs as many batches as it has pairs.
+    enough = max(2, pairs // max(sampler.kinds.values()))
+    warnings.warn(
+        f"{lost} of {pairs} pairs ({lost / pairs:.0%}) are left out of every epoch: captions or "
+        f"pictures repeat (there are {len(sampler.kinds)} different ones), and no batch of "
+        f"{sampler.batch_size} holds the same one twice. With batch_size={enough} nearly all of "
+        f"them are used; captions of their own would help more",
+        stacklevel=3,
+    )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from ..data import PictureDataset
@@ -32,8 +33,11 @@ def run_fingerprint(
         ),
         "trainable tensors": len(parameters),
         "trainable parameters": sum(p.numel() for p in parameters.values()),
-        "names of trainable tensors": _hash(name.encode() for name in parameters),
+        "names of trainable tensors": _hash(
+            f"{name} {tuple(p.shape)} {p.dtype}".encode() for name, p in parameters.items()
+        ),
         "adapters": _adapter_settings(model),
+        "kinds of layers": _hash(kind.encode() for kind in _kinds_of_layers(model)),
         "frozen weights": _hash(tensor_bytes(p) for p in model.parameters() if not p.requires_grad),
         **asdict(settings),
     }
@@ -56,10 +60,28 @@ def _hash(parts: Iterable[bytes]) -> str:
 
 
 def _adapter_settings(model: nn.Module) -> list[str]:
-    """The settings of adapters that their shapes don't show."""
-    settings = {
+    """The settings of adapters that their shapes don't show.
+
+    Where they are not the same for all, the last entry is a hash of all in their order.
+    """
+    settings = [
         f"alpha {layer.lora_alpha[name]}, dropout {getattr(dropout, 'p', 0.0)}"
+        + _unusual_scaling(layer, name)
         for _, layer in lora_layers(model)
         for name, dropout in layer.lora_dropout.items()
-    }
-    return sorted(settings)
+    ]
+    order = [_hash(text.encode() for text in settings)] if len(set(settings)) > 1 else []
+    return sorted(set(settings)) + order
+
+
+def _unusual_scaling(layer: LoraLayer, name: str) -> str:
+    """What is said of an adapter whose factor is not alpha / rank (rsLoRA), or that is off."""
+    usual = layer.lora_alpha[name] / layer.r[name]
+    scaling = "" if layer.scaling[name] == usual else f", scaling {layer.scaling[name]:g}"
+    on = name in layer.active_adapters and not layer.disable_adapters
+    return scaling + ("" if on else ", off")
+
+
+def _kinds_of_layers(model: nn.Module) -> list[str]:
+    """Classes and settings of all modules: frozen or moving batch norm, dropout, and the like."""
+    return sorted(f"{type(m).__name__}({m.extra_repr()})" for m in model.modules())

@@ -13,17 +13,17 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..data import PictureDataset, set_epoch
+from ..data import DistinctBatches, PictureDataset, set_epoch
 from ..evaluation import evaluate
 from ..loss import NotFiniteError, clamp_logit_scale, contrastive_loss
-from ..model import Clip, ClipModel, OutOfMemory
-from .checkpoint import Checkpoint
+from ..model import Clip, ClipModel, require_clip
+from .checkpoint import Checkpoint, file_path
 from .fingerprint import run_fingerprint
 from .first_step import require_reached
 from .history import History
 from .schedule import WARMUP
-from .setup import Settings, set_up
-from .state import TrainingState, trainable_parameters
+from .setup import Settings, draw_from, require_evaluable, set_up
+from .state import LastStep, TrainingState, trainable_parameters
 
 
 class TrainingDiverged(RuntimeError):
@@ -51,17 +51,24 @@ def train(
     AdamW, with `warmup_cosine` over all steps. After each epoch, R@1 from picture to text is
     recorded for each dataset of `evaluate_on`. With `train_logit_scale` the temperature is trained
     too, and the multiplier stays at most 100. `clip.compute` decides device, precision and workers;
-    in fp16, the gradient scaler skips a step whose scaled gradients overflow.
+    in fp16, the gradient scaler skips a step whose scaled gradients overflow. `seed` decides the
+    batches, the captions drawn, dropout and augmentations; the random start of the adapters comes
+    before, from `inject_lora`: call `torch.manual_seed` ahead of that.
 
     `checkpoint` is a file that is replaced after each epoch. If it exists, the run goes on from
-    there and ends bit for bit where an uninterrupted run would; it keeps the random states of
-    PyTorch and Python, not NumPy's. ValueError if it is of a run with other settings, pictures,
-    captions, adapters or base. (`augment` and `evaluate_on` can't be compared.)
+    there and ends bit for bit where an uninterrupted run would (on the same kind of machine); it
+    keeps the random states of PyTorch and Python, not NumPy's. ValueError if it is damaged, or of a
+    run with other settings, pictures, captions, adapters or base. (`augment`, `evaluate_on` and the
+    clip's transform can't be compared.)
 
-    Raises TrainingDiverged at the first loss or gradient that is not finite, OutOfMemory, with
-    advice, where a step does not fit into memory, and DeadAdapterError, a ValueError, at the first
-    step of a call if an adapter can't learn from this loss. That step is not taken.
+    Arguments that can't work are refused before anything is changed: TypeError for another kind of
+    object, ValueError for a value, OSError for a checkpoint that could not be written. Raises
+    TrainingDiverged at the first loss or gradient that is not finite, OutOfMemory, with advice,
+    where a step does not fit into memory, and DeadAdapterError, a ValueError, at the first step of
+    a call if an adapter can't learn from this loss. After these, as after Ctrl-C and any other
+    error, the model is as the last whole step left it, in eval mode and without gradients.
     """
+    require_clip(clip)
     settings = Settings(
         epochs=epochs,
         batch_size=batch_size,
@@ -71,31 +78,48 @@ def train(
         seed=seed,
         train_logit_scale=train_logit_scale,
     )
-    batches, state = set_up(clip, dataset, settings, augment)
-    saved = None
-    if checkpoint is not None:
-        saved = Checkpoint(Path(checkpoint), run_fingerprint(clip.model, dataset, settings))
-        saved.resume(state)
+    require_evaluable(evaluate_on)
+    path = None if checkpoint is None else file_path(checkpoint)
+    with _flag_comes_back(clip.model.logit_scale):
+        batches, state = set_up(clip, dataset, settings, augment)
+        saved = None
+        if path is not None:
+            saved = Checkpoint(path, run_fingerprint(clip.model, dataset, settings))
+        if saved is None or not saved.resume(state):
+            draw_from(settings.seed)
 
+        with _whole_steps(state) as last_step:
+            for epoch in range(len(state.history.epochs), settings.epochs):
+                set_epoch(batches, epoch)
+                bar = _progress_bar(batches, f"epoch {epoch + 1}/{settings.epochs}", progress)
+                loss = _train_epoch(clip, state, last_step, bar)
+                with _divergence(state, f"the end of epoch {epoch + 1}"):
+                    recall = {
+                        name: evaluate(clip, held_out, progress=progress).image_to_text[1]
+                        for name, held_out in (evaluate_on or {}).items()
+                    }
+                    state.history.epochs.append({"epoch": epoch + 1, "loss": loss, **recall})
+                    if saved is not None:
+                        saved.save(state)
+    return state.history
+
+
+def _train_epoch(clip: Clip, state: TrainingState, last_step: LastStep, bar: tqdm) -> float:
+    """All steps of one epoch, whose batches `bar` gives; returns their mean loss."""
     history = state.history
-    for epoch in range(len(history.epochs), epochs):
-        set_epoch(batches, epoch)
-        clip.model.train()
-        bar = _progress_bar(batches, batch_size, f"epoch {epoch + 1}/{epochs}", progress)
-        with bar, _clean_exit(state):
-            for images, tokens in bar:
-                with clip.compute.memory_advice(batch_size):
-                    loss = train_step(clip, state, images, tokens)
-                history.steps.append({"loss": loss, "lr": state.lr})
-                state.scheduler.step()
-                bar.set_postfix_str(f"loss {loss:.3f}")
-        mean = sum(step["loss"] for step in history.steps[-len(batches) :]) / len(batches)
-        watched = (evaluate_on or {}).items()
-        recall = {name: evaluate(clip, held_out).image_to_text[1] for name, held_out in watched}
-        history.epochs.append({"epoch": epoch + 1, "loss": mean, **recall})
-        if saved is not None:
-            saved.save(state)
-    return history
+    losses: list[float] = []
+    clip.model.train()
+    with bar:
+        for images, tokens in bar:
+            where = f"step {len(losses) + 1} of epoch {len(history.epochs) + 1}"
+            with _divergence(state, where), clip.compute.memory_advice(len(images)):
+                loss = train_step(clip, state, images, tokens)
+            last_step.keep()
+            history.steps.append({"loss": loss, "lr": state.lr})
+            state.scheduler.step()
+            losses.append(loss)
+            bar.set_postfix_str(f"loss {loss:.3f}")
+    return sum(losses) / len(losses)
 
 
 def train_step(
@@ -133,12 +157,15 @@ def _loss(clip: Clip, model: ClipModel, images: torch.Tensor, tokens: torch.Tens
     return contrastive_loss(image_features.float(), text_features.float(), scale)
 
 
-def _progress_bar(batches: DataLoader, batch_size: int, title: str, shown: bool) -> tqdm:
+def _progress_bar(batches: DataLoader, title: str, shown: bool) -> tqdm:
+    """The bar of an epoch, which stays: it is the record of the run in a notebook."""
+    sampler = batches.batch_sampler
+    assert isinstance(sampler, DistinctBatches)
     return tqdm(
         batches,
         desc=title,
         unit=" pairs",
-        unit_scale=batch_size,
+        unit_scale=sampler.batch_size,
         file=sys.stdout,
         disable=not shown,
     )
@@ -155,21 +182,46 @@ def _check_gradients(model: nn.Module) -> None:
 
 
 @contextmanager
-def _clean_exit(state: TrainingState) -> Iterator[None]:
-    """However the block ends, the model is in eval mode after it; errors say what to do."""
-    steps_before = len(state.history.steps)
+def _flag_comes_back(parameter: nn.Parameter) -> Iterator[None]:
+    """If the block fails, `parameter` requires a gradient if it did before."""
+    before = parameter.requires_grad
     try:
         yield
-    except NotFiniteError as error:
-        step = len(state.history.steps) - steps_before + 1
-        raise TrainingDiverged(
-            f"stopped at step {step} of epoch {len(state.history.epochs) + 1}, learning rate "
-            f"{state.lr:.2e}: {error}. This step was not taken, and the "
-            f"checkpoint, if there is one, is of the last whole epoch. Try a third of the learning "
-            f"rate or a longer warm-up, and look for broken pictures."
-        ) from error
-    except OutOfMemory:
+    except BaseException:
+        parameter.requires_grad_(before)
+        raise
+
+
+@contextmanager
+def _whole_steps(state: TrainingState) -> Iterator[LastStep]:
+    """However the block ends, the model is in eval mode and as the last whole step left it."""
+    last_step = LastStep(state.model)
+    try:
+        yield last_step
+    except BaseException as error:
+        last_step.put_back()
         state.optimizer.zero_grad()  # gradients would take up memory that the next try needs
+        error.add_note(
+            f"Training stopped after {len(state.history.steps)} whole steps; the model is as the "
+            f"last of them left it. With checkpoint=…, the same call goes on from the last whole "
+            f"epoch."
+        )
         raise
     finally:
         state.model.eval()
+
+
+@contextmanager
+def _divergence(state: TrainingState, where: str) -> Iterator[None]:
+    """Turn a NotFiniteError of the block into TrainingDiverged, which says what to do."""
+    try:
+        yield
+    except NotFiniteError as error:
+        cure = "Try a third of the learning rate or a longer warm-up"
+        if not state.history.steps:
+            cure = "No step came before, so the learning rate is not the cause: load fresh weights"
+        raise TrainingDiverged(
+            f"stopped at {where}, learning rate {state.lr:.2e}: {error}. The model is as the last "
+            f"whole step left it, and the checkpoint, if there is one, is of the last whole epoch. "
+            f"{cure}, and look for broken pictures."
+        ) from error

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import fill
 
 import torch
 
-from ..model import NANO, Clip
+from ..data import PictureDataset, require_dataset
+from ..model import NANO, Clip, require_clip
 
 LARGEST_BATCH, CPU_BATCH = 128, 32
 # MB that autograd keeps for one pair of picture and caption in fp32, with adapters on all of the
@@ -66,13 +67,24 @@ def budget(full: int | None, short: int = 1) -> int | None:
     return short if os.environ.get("MCLIP_SHORT") else full
 
 
-def recipe(clip: Clip) -> Recipe:
-    """The recipe for `clip` on its device.
+def recipe(clip: Clip, dataset: PictureDataset | None = None) -> Recipe:
+    """The recipe for `clip` on its device, and for what it is to be trained on.
+
+    With `dataset`, the batch is at most so large that its pairs, as far as they differ, give two.
 
     Sources: `nano`'s numbers were measured here. For other models, 1e-5 is the usual rate for full
     fine-tuning of CLIP, and 2e-4 is the rate for LoRA in Zanella and Ben Ayed 2024, "Low-Rank
     Few-Shot Adaptation of Vision-Language Models".
     """
+    require_clip(clip)
+    found = _of_model(clip)
+    if dataset is None:
+        return found
+    distinct = len(set(require_dataset("dataset", dataset).groups))
+    return replace(found, batch_size=min(found.batch_size, max(2, distinct // 2)))
+
+
+def _of_model(clip: Clip) -> Recipe:
     if clip.name == NANO:
         return Recipe(
             targets="image",

@@ -1,24 +1,39 @@
-"""What stands before the loop: seeds, batches, the optimizer and its schedule."""
+"""What stands before the loop: checks, batches, the optimizer and its schedule, seeds.
+
+Nothing here changes the model, apart from the flag of `logit_scale`, and nothing draws a number.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ..data import PictureDataset, loader, set_epoch
+from ..checks import finite_number, whole_number
+from ..data import (
+    EPOCHS_PER_SEED,
+    PictureDataset,
+    loader,
+    require_dataset,
+    require_seed,
+    set_epoch,
+)
 from ..model import Clip
+from .history import RUN_COLUMNS
 from .schedule import warmup_cosine
 from .state import TrainingState, trainable_parameters
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers that `train` is called with; its docstring says what they mean."""
+    """The numbers that `train` is called with; its docstring says what they mean.
+
+    ValueError for one that can't work.
+    """
 
     epochs: int
     batch_size: int
@@ -28,6 +43,53 @@ class Settings:
     seed: int
     train_logit_scale: bool
 
+    def __post_init__(self) -> None:
+        checked = {
+            "epochs": whole_number("epochs", self.epochs, least=1, most=EPOCHS_PER_SEED),
+            "batch_size": whole_number("batch_size", self.batch_size),
+            "lr": finite_number("lr", self.lr, above=0),
+            "weight_decay": finite_number("weight_decay", self.weight_decay, least=0),
+            "warmup": finite_number("warmup", self.warmup, least=0, most=1),
+            "seed": require_seed(self.seed),
+        }
+        for name, value in checked.items():  # plain numbers, which JSON can hold
+            object.__setattr__(self, name, value)
+        if not isinstance(self.train_logit_scale, bool):
+            raise ValueError(
+                f"train_logit_scale is {self.train_logit_scale!r}; it must be True or False"
+            )
+
+
+def require_evaluable(evaluate_on: object) -> None:
+    """Raise TypeError or ValueError unless it maps names to datasets, or is None."""
+    if evaluate_on is None:
+        return
+    if not isinstance(evaluate_on, Mapping):
+        raise TypeError(
+            f"evaluate_on is a {type(evaluate_on).__name__}; it must be a dict of datasets by "
+            f"their names, such as {{'val': parts['val']}}"
+        )
+    if not evaluate_on:
+        raise ValueError("evaluate_on is empty; leave it out, or give {'val': parts['val']}")
+    for name, dataset in evaluate_on.items():
+        if not isinstance(name, str) or not name.strip() or name in RUN_COLUMNS:
+            raise ValueError(
+                f"evaluate_on has a dataset called {name!r}; its name must be a text that stands "
+                f"for it in the record of each epoch, beside {' and '.join(RUN_COLUMNS)}"
+            )
+        require_dataset(f"evaluate_on[{name!r}]", dataset)
+
+
+def require_multiplier(log_scale: torch.Tensor) -> None:
+    """Raise ValueError if the model's temperature is broken; `log_scale` is `model.logit_scale`."""
+    multiplier = log_scale.detach().exp()
+    if not (multiplier.isfinite() & (multiplier > 0)).all():
+        raise ValueError(
+            f"model.logit_scale is {log_scale.detach().flatten().tolist()[0]:g}, the logarithm of "
+            f"the multiplier, and with that no loss can be computed: load the weights again, or "
+            f"fill it with math.log(1 / 0.07), where CLIP starts"
+        )
+
 
 def set_up(
     clip: Clip,
@@ -35,11 +97,10 @@ def set_up(
     settings: Settings,
     augment: Callable[[Image.Image], Image.Image] | None,
 ) -> tuple[DataLoader, TrainingState]:
-    """The shuffled batches and the state before the first step; torch and Python are seeded."""
-    clip.model.logit_scale.requires_grad_(settings.train_logit_scale)
-    parameters = trainable_parameters(clip.model)
-    torch.manual_seed(settings.seed)
-    random.seed(settings.seed)
+    """The shuffled batches and the state before the first step.
+
+    `logit_scale` asks for a gradient from now on if `settings` say so, and otherwise does not.
+    """
     batches = loader(
         dataset,
         clip,
@@ -49,9 +110,13 @@ def set_up(
         augment=augment,
         workers=clip.compute.workers,
     )
+    require_multiplier(clip.model.logit_scale)
+    clip.model.logit_scale.requires_grad_(settings.train_logit_scale)
     steps = _count_steps(batches, settings.epochs)
     optimizer = torch.optim.AdamW(
-        parameters.values(), lr=settings.lr, weight_decay=settings.weight_decay
+        trainable_parameters(clip.model).values(),
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warmup_cosine(step, steps, settings.warmup)
@@ -63,6 +128,12 @@ def set_up(
         scaler=clip.compute.scaler(),
     )
     return batches, state
+
+
+def draw_from(seed: int) -> None:
+    """Seed what an epoch draws from beside its batches: dropout, and augmentations."""
+    torch.manual_seed(seed)
+    random.seed(seed)
 
 
 def _count_steps(batches: DataLoader, epochs: int) -> int:

@@ -31,6 +31,28 @@ class TrainingState:
         return float(self.scheduler.get_last_lr()[0])
 
 
+class LastStep:
+    """What the last whole step left in a model: what it trains, and its buffers (batch norm's).
+
+    A step that is cut short (by Ctrl-C, by an error in the middle of it) may have changed a part of
+    them. Both methods are one call to PyTorch, which Ctrl-C comes before or after.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.tensors = [*trainable_parameters(model).values(), *model.buffers()]
+        self.kept = [tensor.detach().clone() for tensor in self.tensors]
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Take the model as it is for the last whole step."""
+        torch._foreach_copy_(self.kept, self.tensors)
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Make the model what it was when `keep` was last called."""
+        torch._foreach_copy_(self.tensors, self.kept)
+
+
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that require a gradient, by name. ValueError if there are none."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}

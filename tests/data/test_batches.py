@@ -85,6 +85,55 @@ def test_no_two_epochs_and_no_two_seeds_have_the_same_order():
     assert len(orders) == 9
 
 
+def one_after_the_other(groups: list, batch_size: int, order: list[int]) -> list[list[int]]:
+    """The definition: each batch goes through what is left, and passes over what it has."""
+    batches = []
+    while True:
+        batch: dict = {}
+        for index in order:
+            if len(batch) < batch_size:
+                batch.setdefault(groups[index], index)
+        if len(batch) < batch_size:
+            return batches
+        batches.append(list(batch.values()))
+        order = [index for index in order if index not in batches[-1]]
+
+
+@SLOW_IS_FINE
+@given(grouped_batches(), st.integers(0, 5))
+def test_each_batch_takes_the_first_that_differ_of_what_is_left(case, seed):
+    groups, batch_size = case
+    sampler = mh.DistinctBatches(groups, batch_size, seed)
+    generator = torch.Generator().manual_seed(sampler.random_seed)
+    order = torch.randperm(len(groups), generator=generator).tolist()
+    assert list(sampler) == one_after_the_other(groups, batch_size, order)
+
+
+def of_kinds(*counts: int) -> mh.PictureDataset:
+    """So many pictures of each kind, which share a caption."""
+    names = [(kind, i) for kind, count in enumerate(counts) for i in range(count)]
+    return mh.PictureDataset(
+        [Pair(f"{k}-{i}", (f"kind {k}",), f"{k}-{i}", blank) for k, i in names]
+    )
+
+
+def test_what_repeats_cost_an_epoch_is_said_with_a_batch_size_that_helps():
+    dataset = of_kinds(30, 20, 10, 10)
+    with pytest.warns(UserWarning, match="are left out of every epoch") as caught:
+        mh.loader(dataset, SENDABLE, 4, shuffle=True)
+    [warning] = caught
+    assert "of 70 pairs" in str(warning.message) and "batch_size=2" in str(warning.message)
+    assert mh.DistinctBatches(dataset.groups, 4).lost >= 0.4 * 70
+    assert mh.DistinctBatches(dataset.groups, 2).lost <= 0.1 * 70
+
+
+@pytest.mark.parametrize("counts", [(1,) * 11, (2,) * 10, (1,) * 30 + (2,) * 2])
+def test_a_batch_that_is_not_filled_at_the_end_is_no_reason_to_warn(counts, recwarn):
+    mh.loader(of_kinds(*counts), SENDABLE, 8, shuffle=True)
+    mh.loader(of_kinds(30, 20, 10), SENDABLE, 3)
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("batch_size", [-1, 0, 1, 4])
 def test_a_batch_size_below_two_or_above_the_number_of_groups_is_refused(batch_size):
     with pytest.raises(ValueError, match=rf"batch_size is {batch_size};.*at most 3"):

@@ -265,6 +265,24 @@ def test_printed_pieces_are_joined_up_to_the_next_picture():
     assert [output.get("text") for output in outputs] == ["2 %\n", None, "after"]
 
 
+def test_of_a_progress_bar_that_went_away_nothing_is_stored():
+    """It ends by writing blanks over itself."""
+    gone = "\r 10%|#         | 1/10\r" + 20 * " " + "\r"
+    for text, left in {
+        gone: None,
+        gone + gone: None,
+        gone + "R@1 50 %\n": "R@1 50 %\n",
+        "first\n" + gone: "first\n",
+        "first\n" + gone + "second\n": "first\nsecond\n",
+        "\r 10%|# | 1/10\r100%|##| 10/10\n": "100%|##| 10/10\n",
+        "    indented\n": "    indented\n",
+        "    ": "    ",
+    }.items():
+        cell = new_code_cell("…", outputs=[new_output("stream", name="stdout", text=text)])
+        outputs = clean(new_notebook(cells=[cell])).cells[0].outputs
+        assert [output.text for output in outputs] == ([] if left is None else [left])
+
+
 def test_cleaning_a_clean_file_leaves_it_alone(tmp_path: Path):
     path = save(small_notebook(), tmp_path)
     assert not clean_file(path)

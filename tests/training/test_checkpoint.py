@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ from short_runs import (
 
 import mclip_helpers as mh
 from mclip_helpers.training import checkpoint as checkpoint_module
-from mclip_helpers.training.checkpoint import METADATA_KEY, Checkpoint
+from mclip_helpers.training.checkpoint import FORMAT, METADATA_KEY, Checkpoint
 from mclip_helpers.training.setup import Settings, set_up
 
 # Two steps into the second of three epochs.
@@ -184,7 +185,7 @@ def test_a_failed_save_leaves_the_checkpoint_before_it(
     emoji: mh.PictureDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ):
     path = tmp_path / "checkpoint"
-    save, fsync, saves = checkpoint_module.save_file, checkpoint_module.os.fsync, itertools.count(1)
+    save, fsync, saves = checkpoint_module.save_file, os.fsync, itertools.count(1)
 
     def save_half(tensors, file, metadata):
         save(tensors, file, metadata=metadata)
@@ -198,7 +199,7 @@ def test_a_failed_save_leaves_the_checkpoint_before_it(
             raise OSError("no space left on device")
 
     monkeypatch.setattr(checkpoint_module, "save_file", save_half)
-    monkeypatch.setattr(checkpoint_module.os, "fsync", sync_once)
+    monkeypatch.setattr(os, "fsync", sync_once)
     with pytest.raises(OSError, match="no space left"):
         run(adapted(), emoji, epochs=3, checkpoint=path)
     monkeypatch.undo()
@@ -217,7 +218,7 @@ def test_a_checkpoint_of_another_format_is_refused(
     tensors, notes = stored(interrupted)
     del notes["format"]
     save_file(tensors, interrupted, metadata={METADATA_KEY: json.dumps(notes | written)})
-    with pytest.raises(ValueError, match=rf"in format {named}, and .* reads format 2\."):
+    with pytest.raises(ValueError, match=rf"in format {named}, and .* reads format {FORMAT}\."):
         run(adapted(), emoji, epochs=3, checkpoint=interrupted)
 
 
@@ -264,12 +265,13 @@ def test_optimizer_schedule_and_scaler_come_back_as_their_own_state_dicts(
     for _ in range(3):
         state.optimizer.step()
         state.scheduler.step()
-    state.history.steps.append({"loss": 1 / 3, "lr": state.lr})
-    Checkpoint(path, {"seed": 1}).save(state)
+        state.history.steps.append({"loss": 1 / 3, "lr": state.lr})
+    state.history.epochs.append({"epoch": 1, "loss": 1 / 3})
+    Checkpoint(path, {"epochs": 4}).save(state)
 
     _, other = set_up(adapted(), emoji, settings, None)
     other.scaler = torch.amp.GradScaler("cpu")
-    Checkpoint(path, {"seed": 1}).resume(other)
+    assert Checkpoint(path, {"epochs": 4}).resume(other)
     assert other.history == state.history
     assert other.lr == state.lr
     assert other.scheduler.state_dict() == state.scheduler.state_dict()

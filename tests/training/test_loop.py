@@ -9,9 +9,10 @@ import random
 
 import pytest
 import torch
-from short_runs import State, Stop, adapted, run, same_bits, stop_after, trainable
+from short_runs import State, Stop, adapted, run, same_bits, stop_after, stored, trainable
 
 import mclip_helpers as mh
+from mclip_helpers.data import DataError
 from mclip_helpers.loss import MAX_LOGIT_SCALE
 from mclip_helpers.model import Compute
 
@@ -136,6 +137,54 @@ def test_a_run_that_is_interrupted_leaves_the_model_in_eval(lora: mh.Clip, emoji
     with pytest.raises(Stop):
         run(lora, emoji, epochs=1, augment=stop_after(12))
     assert not any(module.training for module in lora.model.modules())
+
+
+def vanishing(dataset: mh.PictureDataset, at: int) -> mh.PictureDataset:
+    """`dataset`, of which one picture can't be read any more."""
+
+    def load():
+        raise DataError("my-pictures", ["lost.png: not there any more"])
+
+    pairs = list(dataset.pairs)
+    pairs[at] = dataclasses.replace(pairs[at], load=load)
+    return mh.PictureDataset(pairs)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_vanishes_is_named_and_ends_the_run_cleanly(lora: mh.Clip, emoji, workers):
+    """A loader's worker reports the error of its process as text: the name must be in it."""
+    with pytest.raises((DataError, RuntimeError), match=r"lost\.png: not there any more") as error:
+        run(in_precision(lora, torch.float32, workers), vanishing(emoji, 5), augment=None)
+    assert "the model is as the last of them left it" in error.value.__notes__[0]
+    assert not any(module.training for module in lora.model.modules())
+    assert all(p.grad is None for p in lora.model.parameters())
+
+
+def test_after_an_interruption_the_flag_of_logit_scale_is_what_it_was(lora: mh.Clip, emoji):
+    for flag in (True, False):
+        lora.model.logit_scale.requires_grad_(flag)
+        with pytest.raises(Stop):
+            run(lora, emoji, train_logit_scale=not flag, augment=stop_after(12))
+        assert lora.model.logit_scale.requires_grad is flag
+
+
+def test_weights_that_break_in_the_last_step_of_an_epoch_are_not_saved(
+    lora: mh.Clip, emoji: mh.PictureDataset, tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    """The next step would tell; there may be none, and the checkpoint would hold them."""
+    steps = itertools.count(1)
+
+    def breaks(optimizer, *_):
+        if next(steps) == 6:
+            with torch.no_grad():
+                optimizer.param_groups[0]["params"][0].fill_(math.nan)
+
+    handle = torch.optim.optimizer.register_optimizer_step_post_hook(breaks)
+    with pytest.raises(mh.TrainingDiverged, match="the end of epoch 2"):
+        run(lora, emoji, checkpoint=tmp_path / "checkpoint")
+    handle.remove()
+    _, notes = stored(tmp_path / "checkpoint")
+    assert len(notes["history"]["epochs"]) == 1
 
 
 # ---- diverging ----------------------------------------------------------------------------------

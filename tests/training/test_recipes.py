@@ -57,6 +57,15 @@ def test_more_memory_and_half_precision_allow_larger_batches():
     assert full < on_gpu("MobileCLIP2-S0", 14.5).batch_size
 
 
+@pytest.mark.parametrize(("pictures", "batch"), [(2, 2), (3, 2), (11, 5), (24, 12)])
+def test_the_batch_fits_the_pictures_and_gives_two(emoji, pictures: int, batch: int):
+    clip = skeleton("nano")
+    few = emoji.subset(range(pictures))
+    assert mh.recipe(clip, few).batch_size == batch
+    assert mh.recipe(clip, few + few).batch_size == batch, "copies don't count"
+    assert mh.recipe(clip) == dataclasses.replace(mh.recipe(clip, few), batch_size=128)
+
+
 def test_nanos_numbers_are_those_that_its_stored_results_were_made_with():
     recipe = mh.recipe(skeleton("nano"))
     assert (recipe.rank, recipe.alpha, recipe.targets) == (8, 16, "image")
