@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+
+from ..network import hub_or_cache
 
 RANDOM = "random"
 APPLE_LICENCE = (
@@ -109,14 +112,22 @@ def _download(name: str, tag: str, cache_dir: str | Path | None) -> Path:
     repository = hub_repository(name, tag)
     if not repository:
         raise WeightsError(f"the weights {name}/{tag} are not on the hub as safetensors")
+    cache = _cache(cache_dir)
+    get = partial(hf_hub_download, repository, HF_SAFE_WEIGHTS_NAME, cache_dir=cache)
     try:
-        return Path(hf_hub_download(repository, HF_SAFE_WEIGHTS_NAME, cache_dir=cache_dir))
+        return Path(get(local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass  # the usual case of a first time
+    unreachable: str | None = None
+    try:
+        with hub_or_cache(repository, HF_SAFE_WEIGHTS_NAME) as unreachable:
+            return Path(get())  # with a progress bar of the hub's client
     except LocalEntryNotFoundError as error:
         raise WeightsError(
             f"the weights of {name} ({repository}, file {HF_SAFE_WEIGHTS_NAME}) are not in the "
-            f"cache {cache_dir or hub_constants.HF_HUB_CACHE}, and the hub can't be reached from "
-            f"here. Load the model once with a network, or copy the cache of a machine that has "
-            f"it. {ADVICE}"
+            f"cache {cache}, and the hub can't be reached from here "
+            f"({unreachable or error.__cause__ or 'it stopped answering'}). Load the model once "
+            f"with a network, or copy the cache of a machine that has it. {ADVICE}"
         ) from error
     except EntryNotFoundError as error:
         raise WeightsError(
@@ -128,3 +139,13 @@ def _download(name: str, tag: str, cache_dir: str | Path | None) -> Path:
             f"downloading {repository}/{HF_SAFE_WEIGHTS_NAME} from the hub failed: "
             f"{type(error).__name__}: {error}. {ADVICE}"
         ) from error
+
+
+def _cache(cache_dir: str | Path | None) -> Path:
+    """The hub cache in use. TypeError and WeightsError for a `cache_dir` that can't be one."""
+    if not isinstance(cache_dir, str | Path | None) or cache_dir == "":
+        raise TypeError(f"cache_dir is {cache_dir!r:.60}; it must be a folder, or None")
+    cache = Path(cache_dir or hub_constants.HF_HUB_CACHE)
+    if cache.exists() and not cache.is_dir():
+        raise WeightsError(f"the hub cache {cache} is no folder; take another cache_dir. {ADVICE}")
+    return cache
