@@ -22,7 +22,7 @@ from torch import nn
 
 from .compute import Compute, choose_compute
 from .nano import NANO, nano_weights
-from .weights import RANDOM, WeightsFile, default_tag, hub_weights, tag_config
+from .weights import RANDOM, WeightsFile, default_tag, hub_weights, tag_config, tokenizer
 
 ClipModel: TypeAlias = "open_clip.CLIP | open_clip.CustomTextCLIP"
 
@@ -136,17 +136,19 @@ def load_model(
     be downloaded, are not safetensors, are damaged, or don't fit the model.
     """
     if name not in open_clip.list_models():
-        raise ValueError(_unknown_name(name))
-    pretrained = pretrained or (NANO if name == NANO else default_tag(name))
-    # Weights first: building a large model takes long.
+        raise ValueError(_unknown_name(str(name)))
+    if pretrained is None:
+        pretrained = NANO if name == NANO else default_tag(name)
+    compute = choose_compute(device)
+    # What has to be downloaded first: building a large model takes long.
+    texts = tokenizer(name)
     weights = None if pretrained == RANDOM else _find_weights(name, pretrained, cache_dir)
     model, preprocess = _build(name, _transform_config(name, pretrained))
     if weights is not None:
         weights.fill(model)
     model.name_or_path = f"{name}/{pretrained}"  # `base_name`; PEFT notes it in an adapter's config
-    compute = choose_compute(device)
     model = _place(model, compute.device).eval()
-    return Clip(model, preprocess, open_clip.get_tokenizer(name), name, pretrained, compute)
+    return Clip(model, preprocess, texts, name, pretrained, compute)
 
 
 def _unknown_name(name: str) -> str:

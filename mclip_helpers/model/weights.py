@@ -5,6 +5,7 @@ Only safetensors files are read: unpickling another format can run code.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from ..files import file_hash
 from ..network import hub_or_cache
 
 RANDOM = "random"
@@ -62,6 +64,14 @@ class WeightsFile:
                 f"or one for another version of open_clip or timm (open_clip "
                 f"{open_clip.__version__} is installed). Repair: {self.repair}. {str(error)[:400]}"
             ) from error
+        state = model.state_dict()
+        broken = [name for name, value in state.items() if not value.isfinite().all()]
+        if broken:
+            raise WeightsError(
+                f"{self.path} holds numbers that are NaN or infinite, in {len(broken)} of its "
+                f"{len(state)} tensors ({broken[0]}, …): nothing can be computed with them. "
+                f"Repair: {self.repair}"
+            )
 
 
 # ------------------------------------------------------------------------------------------- tags
@@ -77,10 +87,34 @@ def default_tag(name: str) -> str:
 
 def tag_config(name: str, tag: str) -> dict[str, Any]:
     """open_clip's entry for these weights: transform and repository. ValueError if it has none."""
+    if not isinstance(tag, str):
+        raise TypeError(f"pretrained is {tag!r:.60}; it must be a tag of open_clip, or None")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag not in tags:
         raise ValueError(f"{name!r} has no weights {tag!r}; it has: {', '.join(tags) or 'none'}")
     return open_clip.get_pretrained_cfg(name, tag)
+
+
+def tokenizer(name: str) -> open_clip.SimpleTokenizer:
+    """The tokenizer of `name`; that of a SigLIP, and of some others, is on the hub.
+
+    Raises WeightsError if it can't be loaded from there, nor from the hub's cache.
+    """
+    repository = open_clip.get_model_config(name)["text_cfg"].get("hf_tokenizer_name")
+    if not repository:
+        return open_clip.get_tokenizer(name)
+    try:
+        with hub_or_cache(repository, "tokenizer_config.json") as unreachable:
+            return open_clip.get_tokenizer(name)
+    except Exception as error:  # of transformers, which has many
+        why = f"it is not in the cache {hub_constants.HF_HUB_CACHE}, and the hub can't be reached "
+        why = (
+            f"{why}from here ({unreachable})" if unreachable else f"{type(error).__name__}: {error}"
+        )
+        raise WeightsError(
+            f"the tokenizer of {name} ({repository}) can't be loaded: {why}. Load the model once "
+            f"with a network. {ADVICE}"
+        ) from error
 
 
 def is_apples(name: str, pretrained: str) -> bool:
@@ -105,7 +139,15 @@ def hub_weights(name: str, tag: str, cache_dir: str | Path | None = None) -> Wei
     tag_config(name, tag)
     path = _download(name, tag, cache_dir)
     repair = f"delete {path.resolve()} and load again"
-    return WeightsFile(path, repair, lambda file, model: load_file(file))
+    return WeightsFile(path, repair, _read_whole)
+
+
+def _read_whole(path: Path, model: nn.Module) -> StateDict:
+    """The state dict in a file of the hub's cache, which calls a large file by its SHA-256."""
+    name = path.resolve().name
+    if re.fullmatch("[0-9a-f]{64}", name) and file_hash(path) != name:
+        raise OSError("its checksum is not the one that the hub gave")
+    return load_file(path)
 
 
 def _download(name: str, tag: str, cache_dir: str | Path | None) -> Path:
