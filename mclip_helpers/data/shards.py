@@ -1,16 +1,50 @@
-"""WebDataset shards: tar files of pictures and captions."""
+"""WebDataset shards: tar files of pictures and captions.
+
+A shard may come from anybody. Nothing in it is unpacked onto the disk, what it holds is bounded
+before it is read, and whatever is no plain file of a plain name is refused by that name.
+"""
 
 from __future__ import annotations
 
+import bz2
 import functools
+import gzip
+import io
+import itertools
 import json
+import lzma
+import re
 import tarfile
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any, TypeAlias
 
+from ..progress import progress
 from .images import open_picture
 from .pairs import Pair, PictureDataset
 from .reader import Reader, optional_package
+
+# One file in a shard: the largest photographs have some 100 MB.
+MOST_FILE_BYTES = 2**28
+# A caption, or a .json with everything known about a picture: seldom more than 10 KB.
+MOST_TEXT_BYTES = 2**20
+# What stands before a file in a tar: a name takes some hundred bytes, a long one 1,536.
+MOST_HEADER_BYTES = 2**14
+# A compressed shard may expand to this many bytes, and to this many times its size. Pictures hardly
+# shrink (1.0 to 1.1 times); the headers of very small files do, and those fit into the first bound.
+EXPANDED_BYTES, EXPANDED_TIMES = 2**26, 20
+# Paths that a pattern may stand for: with 100 pictures in each, they fill a large memory.
+MOST_SHARDS = 10_000
+
+COMPRESSIONS: dict[bytes, Any] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
+
+# The contents of the files of a sample, by suffix; None for one that is not needed or too long.
+Sample: TypeAlias = dict[str, bytes | None]
 
 
 def shard_dataset(
@@ -28,83 +62,241 @@ def shard_dataset(
     The shards are read once, in order. The encoded pictures stay in memory: as many bytes as the
     shards have, and again for each worker that is spawned and not forked (Windows, macOS).
 
-    Raises DataError with every problem, by shard and sample, and ModuleNotFoundError without the
-    package `webdataset`.
+    Raises TypeError and ValueError for other arguments than these, DataError with every problem, by
+    shard and sample, and ModuleNotFoundError without the package `webdataset`. Links, devices,
+    paths that lead outside, and files and archives that are larger than the bounds in this module
+    are problems.
     """
     optional_package("webdataset")
+    paths = _paths(shards)
+    image, text = _suffixes("image", image), _suffixes("text", text)
     reader = Reader(shards if isinstance(shards, str | Path) else ", ".join(map(str, shards)))
-    pairs: list[Pair | None] = []
-    for shard in _paths(shards):
-        try:
-            _check_end(shard)
-            for sample in _samples(shard):
-                pairs.append(_pair(sample, shard, image, text, reader))
-        except FileNotFoundError:
-            reader.problems.append(f"{shard}: there is no such file")
-        except Exception as error:  # tarfile and the decompressors have a type for each defect
-            reader.problems.append(f"{shard}: not a readable shard ({_first_line(error)})")
-    return reader.dataset(pairs)
+    pairs = itertools.chain.from_iterable(_pairs(path, image, text, reader) for path in paths)
+    return reader.dataset(progress(pairs, "Reading shards", "pictures"))
+
+
+# -------------------------------------------------------------------------------------- arguments
 
 
 def _paths(shards: str | Path | Sequence[str | Path]) -> list[Path]:
     from braceexpand import braceexpand  # of webdataset
 
     patterns = [shards] if isinstance(shards, str | Path) else shards
-    return [Path(path) for p in patterns for path in braceexpand(str(p), escape=False)]
+    listed = isinstance(patterns, list | tuple) and all(isinstance(p, str | Path) for p in patterns)
+    if not listed:
+        raise TypeError(
+            f"shards is {shards!r:.60}; it must be a path, a pattern with braces "
+            f"('train-{{000..012}}.tar'), or a list of either"
+        )
+    if not patterns or not all(map(str, patterns)):
+        raise ValueError("shards names no file; it must be a path, a pattern, or a list of either")
+    paths = []
+    for pattern in map(str, patterns):
+        if _expansions(pattern) > MOST_SHARDS:
+            raise ValueError(
+                f"the pattern {pattern!r:.200} stands for more than {MOST_SHARDS:,} shards, which "
+                f"no memory holds; name those that you need"
+            )
+        try:
+            paths += [Path(path) for path in braceexpand(pattern, escape=False)]
+        except ValueError as error:
+            raise ValueError(
+                f"the pattern {pattern!r:.200} can't be read; each {{ needs its }}, as in "
+                f"'train-{{000..012}}.tar'"
+            ) from error
+    return paths
 
 
-def _first_line(error: Exception) -> str:
-    """The message of an error without the streams that webdataset adds to its arguments."""
-    message = str(error.args[0] if error.args and isinstance(error.args[0], str) else error)
-    return message.partition("\n")[0] or type(error).__name__
+def _expansions(pattern: str) -> int:
+    """How many paths a pattern stands for at most; braceexpand itself would not survive it."""
+    count = 1
+    while group := re.search(r"\{([^{}]*)\}", pattern):
+        numbers = re.fullmatch(r"(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\..*)?", group[1])
+        if numbers:
+            count *= abs(int(numbers[2]) - int(numbers[1])) + 1
+        else:  # alternatives, or letters from one to another
+            count *= 52 if ".." in group[1] else group[1].count(",") + 1
+        pattern = f"{pattern[: group.start()]}x{pattern[group.end() :]}"
+    return count
 
 
-def _check_end(shard: Path) -> None:
-    """Raise ReadError unless the archive ends with a block of zeros, as each tar file does.
+def _suffixes(name: str, value: Sequence[str]) -> list[str]:
+    """The suffixes as the convention has them: lower case, without the dot before them."""
+    listed = isinstance(value, list | tuple) and all(isinstance(suffix, str) for suffix in value)
+    if not listed or not value:
+        raise TypeError(
+            f"{name} is {value!r:.60}; it must be a list of suffixes, as ['jpg', 'png']"
+        )
+    return [suffix.lower().removeprefix(".") for suffix in value]
 
-    A damaged header would otherwise count as the end, and what follows would be lost in silence.
+
+# ---------------------------------------------------------------------------------------- samples
+
+
+def _pairs(
+    shard: Path, image: Sequence[str], text: Sequence[str], reader: Reader
+) -> Iterator[Pair | None]:
+    """The pairs of one shard, as far as it can be read; its problems go to `reader`."""
+    if not shard.is_file():
+        what = "this is no file" if shard.exists() else "there is no such file"
+        reader.problems.append(f"{shard}: {what}")
+        return
+    wanted = dict.fromkeys(image, MOST_FILE_BYTES)
+    wanted |= dict.fromkeys([*text, "json"], MOST_TEXT_BYTES)
+    keys: set[str] = set()
+    try:
+        for key, sample in _samples(shard, wanted, reader.problems):
+            where = f"{shard.name}, sample {key}"
+            if key in keys:
+                reader.problems.append(f"{where}: there was a sample of this name before")
+            else:
+                keys.add(key)
+                yield _pair(f"{shard.name}/{key}", where, sample, image, text, reader)
+    except Exception as error:  # tarfile and the decompressors have a type for each defect
+        why = str(error).partition("\n")[0] or type(error).__name__
+        reader.problems.append(f"{shard}: not a readable shard ({why})")
+
+
+def _samples(
+    shard: Path, wanted: Mapping[str, int], problems: list[str]
+) -> Iterator[tuple[str, Sample]]:
+    """The key and the files of each sample: of files that follow each other and share the key.
+
+    `wanted` has the suffixes that are read, with the bytes that each may have.
     """
-    with tarfile.open(shard) as archive:
-        count = len(archive.getmembers())
-        archive.fileobj.seek(archive.offset)
-        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"no end mark after {count} files")
+    from webdataset.tariterators import base_plus_ext
 
-
-def _samples(shard: Path) -> Iterator[dict]:
-    # Opened here and not by webdataset, for which a name may also be a command to run ("pipe:…").
-    from webdataset.tariterators import group_by_keys, tar_file_expander
-
-    with open(shard, "rb") as stream:
-        yield from group_by_keys(tar_file_expander([{"url": str(shard), "stream": stream}]))
+    key, sample = None, Sample()
+    for name, read in _files(shard, problems):
+        base, suffix = base_plus_ext(name)
+        if base is None or re.match(r"__[^/]*__($|/)", name):
+            continue  # a name without a suffix, or metadata, by the convention
+        suffix = suffix.lower()
+        if base != key and key is not None:
+            yield key, sample
+            sample = Sample()
+        key = base
+        if suffix in sample:
+            problems.append(f"{shard.name}, sample {key}: it has two files {suffix}")
+        sample[suffix] = read(wanted.get(suffix, 0))
+    if key is not None:
+        yield key, sample
 
 
 def _pair(
-    sample: dict, shard: Path, image: Sequence[str], text: Sequence[str], reader: Reader
+    name: str,
+    where: str,
+    sample: Sample,
+    image: Sequence[str],
+    text: Sequence[str],
+    reader: Reader,
 ) -> Pair | None:
-    key = sample["__key__"]
-    where = f"{shard.name}, sample {key}"
     picture = next((sample[suffix] for suffix in image if suffix in sample), None)
     if picture is None:
-        present = ", ".join(suffix for suffix in sample if not suffix.startswith("__"))
-        problem = f"no picture (it has {present}; a picture would be one of {', '.join(image)})"
+        present, wanted = ", ".join(sample), ", ".join(image)
+        problem = f"no picture (it has {present}; a picture would be one of {wanted})"
         reader.problems.append(f"{where}: {problem}")
         return None
     try:
         cell = _caption_cell(sample, text)
-    except ValueError as error:  # not UTF-8, or not JSON
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, too long, too deep
         reader.problems.append(f"{where}: the caption can't be read ({error})")
         return None
-    load = functools.partial(open_picture, picture)
-    return reader.pair(f"{shard.name}/{key}", where, cell, load)
+    return reader.pair(name, where, cell, functools.partial(open_picture, picture))
 
 
-def _caption_cell(sample: dict, names: Sequence[str]) -> object:
+def _caption_cell(sample: Sample, names: Sequence[str]) -> object:
     """The text file, or else the field of the .json, with the first of `names`; None without."""
     for name in names:
         if name in sample:
-            return sample[name].decode("utf-8-sig")
-    fields = json.loads(sample.get("json", b"{}"))
+            return _decoded(sample[name])
+    fields = json.loads(_decoded(sample.get("json", b"{}")))
     if not isinstance(fields, dict):
         raise ValueError("the .json holds no object, {…}")
     return next((fields[name] for name in names if name in fields), None)
+
+
+def _decoded(content: bytes | None) -> str:
+    if content is None:
+        raise ValueError(f"it has more than {MOST_TEXT_BYTES:,} bytes")
+    return content.decode("utf-8-sig")
+
+
+# ---------------------------------------------------------------------------------------- archives
+
+
+def _files(shard: Path, problems: list[str]) -> Iterator[tuple[str, Callable[[int], bytes | None]]]:
+    """The name of each file in a shard, and a function that reads it; refused ones are problems.
+
+    `read(most)` gives the content, or None if it has more bytes than that. Raises ReadError where
+    a bound is passed, and unless the archive ends as each tar file does, with a block of zeros: a
+    damaged header would otherwise count as the end, and what follows would be lost in silence.
+    """
+    with open(shard, "rb") as file:
+        stream = _Expanded(file, shard.stat().st_size)
+        count = 0
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=tarfile.BLOCKSIZE) as archive:
+            while member := archive.next():
+                count += 1
+                archive.members = []  # type: ignore[attr-defined]  # it would keep all of them
+                stream.allow(archive.offset + MOST_HEADER_BYTES)
+                refusal = _refusal(member)
+                if refusal:
+                    problems.append(f"{shard.name}: {member.name!r:.200} {refusal}")
+                elif not member.isdir():
+                    yield member.name, functools.partial(_content, archive, member)
+                if not 0 <= member.size <= MOST_FILE_BYTES:
+                    return  # what is behind it can't be reached without reading it
+        if stream.last != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"no end mark after {count} files")
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> bytes | None:
+    content = archive.extractfile(member) if member.size <= most else None
+    return content.read() if content is not None else None
+
+
+def _refusal(member: tarfile.TarInfo) -> str | None:
+    """Why this is nothing that belongs into a shard, or None."""
+    if member.issym() or member.islnk():
+        return f"is a link (to {member.linkname!r:.200})"
+    if not (member.isdir() or member.isreg()) or member.issparse():
+        return "is no plain file (but a device, a pipe, or a sparse file)"
+    if not 0 <= member.size <= MOST_FILE_BYTES:
+        most = f"a picture has at most {MOST_FILE_BYTES:,}"
+        return f"has {member.size:,} bytes, by its header; {most}. Nothing behind it was read"
+    if re.match(r"[/\\]|[A-Za-z]:", member.name) or ".." in re.split(r"[/\\]", member.name):
+        return "leads out of the shard"
+    if any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in member.name):
+        return "has a name with characters that can't be shown"
+    return None
+
+
+class _Expanded(io.RawIOBase):
+    """The expanded bytes of a shard, block by block, and no more of them than the bounds allow.
+
+    So nothing that is read at once, be it the header of a file or its content, is larger than a
+    bound, whatever its own size says. `last` is the block that was read last.
+    """
+
+    def __init__(self, file: IO[bytes], size: int):
+        begin = file.read(max(map(len, COMPRESSIONS)))
+        file.seek(0)
+        openers = [COMPRESSIONS[magic] for magic in COMPRESSIONS if begin.startswith(magic)]
+        self.file = openers[0](file) if openers else file
+        self.most = EXPANDED_BYTES + EXPANDED_TIMES * size
+        self.position, self.last = 0, b""
+        self.allow(MOST_HEADER_BYTES)
+
+    def allow(self, end: int) -> None:
+        """Allow reading up to the position `end`: the header after a file's content."""
+        self.end = end
+
+    def read(self, count: int = -1, /) -> bytes:
+        if self.position + count > self.most:
+            raise tarfile.ReadError(f"it expands to more than {self.most:,} bytes")
+        if self.position + count > self.end:
+            raise tarfile.ReadError(f"a header has more than {MOST_HEADER_BYTES:,} bytes")
+        self.last = self.file.read(count)
+        self.position += len(self.last)
+        return self.last

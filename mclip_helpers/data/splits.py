@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
+from ..checks import finite_number, whole_number
 from .duplicates import duplicate_groups
 from .pairs import DataError, PictureDataset
 
 SPLITS = ("train", "val", "test")
+LARGEST_SEED = 2**63 - 1  # PyTorch's generators take no larger one
 
 
 def split(
@@ -21,11 +23,15 @@ def split(
     Pairs that share pixels or a caption, near-duplicates, and all that a chain of these connects,
     go into the same part. `seed` decides into which; each part keeps the order of the dataset.
 
-    Raises ValueError for shares that leave nothing to train on, and DataError if so many pairs are
-    connected that a part would stay empty or get less than half of its share.
+    Raises TypeError for anything but a `PictureDataset`, ValueError for shares that leave nothing
+    to train on, and DataError if so many pairs are connected that a part would stay empty or get
+    less than half of its share.
     """
-    if not (val >= 0 and test >= 0 and val + test < 1):
+    _require_dataset(dataset)
+    val, test = finite_number("val", val, least=0), finite_number("test", test, least=0)
+    if val + test >= 1:
         raise ValueError(f"val is {val} and test is {test}; both are shares, with a sum below 1")
+    seed = whole_number("seed", seed, least=0, most=LARGEST_SEED)
     clusters = _clusters(dataset)
     sizes = {n: max(1, round(s * len(dataset))) for n, s in (("test", test), ("val", val)) if s}
     sizes["train"] = len(dataset) - sum(sizes.values())
@@ -38,6 +44,14 @@ def split(
     if short:
         raise DataError("split", [_why_short(dataset, clusters, short)])
     return {name: dataset.subset(sorted(part)) for name, part in parts.items()}
+
+
+def _require_dataset(value: object) -> None:
+    if not isinstance(value, PictureDataset):
+        raise TypeError(
+            f"this is a {type(value).__name__}; pass a PictureDataset, as mh.folder_dataset(…) and "
+            f"the other sources return it"
+        )
 
 
 def _clusters(dataset: PictureDataset) -> list[list[int]]:

@@ -17,14 +17,12 @@ from typing import Any, TypeAlias
 
 import open_clip
 import torch
-from huggingface_hub import constants as hub_constants
 from PIL import Image
 from torch import nn
 
-from ..network import hub_or_cache
 from .compute import Compute, choose_compute
 from .nano import NANO, nano_weights
-from .weights import ADVICE, RANDOM, WeightsError, WeightsFile, default_tag, hub_weights, tag_config
+from .weights import RANDOM, WeightsFile, default_tag, find_tokenizer, hub_weights, tag_config
 
 ClipModel: TypeAlias = "open_clip.CLIP | open_clip.CustomTextCLIP"
 
@@ -151,7 +149,7 @@ def load_model(
     compute = choose_compute(device)
     # What may be missing comes first: building a large model takes long.
     weights = None if pretrained == RANDOM else _find_weights(name, pretrained, cache_dir)
-    tokenizer = _find_tokenizer(name, cache_dir)
+    tokenizer = find_tokenizer(name, cache_dir)
     model, preprocess = _build(name, _transform_config(name, pretrained))
     if weights is not None:
         weights.fill(model)
@@ -182,31 +180,6 @@ def _unknown_name(name: str) -> str:
 
 def _find_weights(name: str, pretrained: str, cache_dir: str | Path | None) -> WeightsFile:
     return nano_weights(pretrained) if name == NANO else hub_weights(name, pretrained, cache_dir)
-
-
-def _find_tokenizer(name: str, cache_dir: str | Path | None) -> open_clip.SimpleTokenizer:
-    """The tokenizer: open_clip's own, or one of the hub (SigLIP). WeightsError if that is missing.
-
-    One of the hub is an `HFTokenizer`, which is called in the same way.
-    """
-    repository = open_clip.get_model_config(name)["text_cfg"].get("hf_tokenizer_name")
-    if not repository:
-        return open_clip.get_tokenizer(name)
-    unreachable: str | None = None
-    try:
-        with hub_or_cache(repository, "tokenizer_config.json") as unreachable:
-            return open_clip.get_tokenizer(name, cache_dir=cache_dir)
-    except Exception as error:
-        what = f"the tokenizer of {name} ({repository} on the hub)"
-        if unreachable is None:
-            raise WeightsError(
-                f"{what} can't be loaded: {type(error).__name__}: {str(error)[:400]}. {ADVICE}"
-            ) from error
-        raise WeightsError(
-            f"{what} is not in the cache {cache_dir or hub_constants.HF_HUB_CACHE}, and the hub "
-            f"can't be reached from here ({unreachable}). Load the model once with a network, or "
-            f"copy the cache of a machine that has it. {ADVICE}"
-        ) from error
 
 
 def _transform_config(name: str, pretrained: str) -> Mapping[str, Any]:

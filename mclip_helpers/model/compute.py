@@ -107,9 +107,9 @@ def choose_compute(device: str | torch.device | None = None) -> Compute:
 
     CUDA comes before Apple's MPS, MPS before the CPU. On CUDA the precision is bf16 from compute
     capability 8 on, and fp16 below: older GPUs only emulate bf16, though PyTorch calls it
-    supported. Elsewhere it is fp32. ValueError for a device that can't be used here.
+    supported. Elsewhere it is fp32. Raises ValueError for a device that this machine doesn't have.
     """
-    device = _best_device() if device is None else _usable_device(device)
+    device = _existing(device) if device is not None else _best_device()
     cores = usable_cores()
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -123,18 +123,20 @@ def choose_compute(device: str | torch.device | None = None) -> Compute:
     return Compute(device, torch.float32, 0, name)
 
 
-def _usable_device(wanted: str | torch.device) -> torch.device:
+def _existing(device: str | torch.device) -> torch.device:
+    """`device` as PyTorch has it. ValueError if it is none, or can't hold numbers here."""
     try:
-        if not isinstance(wanted, str | torch.device):
-            raise TypeError(f"it is a {type(wanted).__name__}, not a name")
-        torch.empty(0, device=wanted)
-        return torch.device(wanted)
-    except (RuntimeError, AssertionError, TypeError) as error:  # without CUDA: an AssertionError
-        best = str(_best_device())
+        if not isinstance(device, str | torch.device):
+            raise TypeError("it is no name of a device")
+        if torch.empty(0, device=device).is_meta:
+            raise ValueError("tensors there have no numbers")
+    except Exception as error:  # PyTorch has a class for each way in which a device is missing
+        why = str(error).partition("\n")[0]
         raise ValueError(
-            f"the device {wanted!r:.60} can't be used here ({str(error).splitlines()[0]}); leave "
-            f"it out for the best there is, {best!r}"
+            f"device is {device!r:.60}, which can't be used here ({why:.200}); leave it out for "
+            f"the best one of this machine, {_best_device()}"
         ) from error
+    return torch.device(device)
 
 
 def _best_device() -> torch.device:

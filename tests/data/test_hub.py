@@ -194,6 +194,6 @@ def test_a_hub_that_is_not_reached_is_named_with_the_reason(monkeypatch, tmp_pat
     """The real download, offline, with an empty cache."""
     monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(mh.DataError, match=r"data/ko-\*\.parquet can't be loaded") as caught:
+    with pytest.raises(mh.DataError, match=r"data/ko-\*\.parquet is not in the cache") as caught:
         mh.xm3600("ko")
     assert "floschne/xm3600_1k" in str(caught.value)
