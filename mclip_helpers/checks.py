@@ -18,6 +18,11 @@ def whole_number(
     return int(value)
 
 
+def seed_number(value: object, name: str = "seed") -> int:
+    """`value` as an int. ValueError unless it is from 0 to 2³² − 1, which NumPy takes, too."""
+    return whole_number(name, value, least=0, most=2**32 - 1)
+
+
 def finite_number(
     name: str,
     value: object,

@@ -41,7 +41,7 @@ def embed(
     kind of object, ValueError for an empty dataset or a `batch_size` below 1.
     """
     require_clip(clip)
-    require_dataset("dataset", dataset)
+    require_dataset(dataset)
     batch_size = whole_number("batch_size", batch_size, least=1)
     pairs, captions = dataset.pairs, dataset.all_captions
 

@@ -17,15 +17,13 @@ from .batches import (
     EPOCHS_PER_SEED,
     DistinctBatches,
     loader,
-    require_dataset,
-    require_seed,
     set_epoch,
 )
 from .emoji import draw_emoji, emoji_catalogue, emoji_dataset
 from .folder import folder_dataset
 from .hub import hub_dataset, xm3600
 from .images import on_white
-from .pairs import DataError, Pair, PictureDataset
+from .pairs import DataError, Pair, PictureDataset, require_dataset
 from .shards import shard_dataset
 from .splits import SPLITS, split
 
@@ -44,7 +42,6 @@ __all__ = [
     "loader",
     "on_white",
     "require_dataset",
-    "require_seed",
     "set_epoch",
     "shard_dataset",
     "split",

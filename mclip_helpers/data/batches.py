@@ -19,11 +19,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Sampler
 
-from ..checks import whole_number
-from .pairs import PictureDataset
+from ..checks import seed_number, whole_number
+from .pairs import PictureDataset, require_dataset
 
 EPOCHS_PER_SEED = 1_000_003  # from there on, two seeds would share epochs
-MOST_SEEDS = 2**32  # as many as NumPy takes, too
 NOTEWORTHY = 0.1  # the share of the pairs that repeats may cost an epoch before it is said
 
 
@@ -38,7 +37,7 @@ class DistinctBatches(Sampler[list[int]]):
     def __init__(self, groups: Sequence[int], batch_size: int, seed: int = 0):
         self.groups = _group_list(groups)
         self.batch_size = whole_number("batch_size", batch_size)
-        self.seed, self.epoch = require_seed(seed), 0
+        self.seed, self.epoch = seed_number(seed), 0
         self.kinds = Counter(self.groups)
         if len(self.kinds) < 2:
             raise ValueError(
@@ -91,7 +90,7 @@ class DrawnCaptions(DistinctBatches):
     """
 
     def __init__(self, dataset: PictureDataset, batch_size: int, seed: int = 0):
-        super().__init__(require_dataset("dataset", dataset).groups, batch_size, seed)
+        super().__init__(require_dataset(dataset).groups, batch_size, seed)
         self.counts = [len(pair.captions) for pair in dataset.pairs]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]
@@ -161,7 +160,7 @@ def loader(
     Raises TypeError for another kind of object, ValueError for a number that can't work. Warns
     where pairs repeat so often that a shuffled epoch leaves more than a tenth of them out.
     """
-    require_dataset("dataset", dataset)
+    require_dataset(dataset)
     _require_preprocessing(clip)
     if augment is not None and not callable(augment):
         raise TypeError(
@@ -177,7 +176,7 @@ def loader(
         dataset,
         collate_fn=Collate(clip.preprocess, clip.tokenizer, augment),
         num_workers=workers,
-        generator=torch.Generator().manual_seed(require_seed(seed)),
+        generator=torch.Generator().manual_seed(seed_number(seed)),
     )
     if not shuffle:
         return batches(batch_size=batch_size)
@@ -198,23 +197,6 @@ def set_epoch(batches: DataLoader, epoch: int) -> None:
         raise ValueError("only a loader with shuffle=True has epochs that differ")
     sampler.epoch = whole_number("epoch", epoch, least=0, most=EPOCHS_PER_SEED - 1)
     batches.generator.manual_seed(sampler.random_seed)
-
-
-def require_dataset(name: str, value: object) -> PictureDataset:
-    """`value`, if it is a dataset of at least one pair; else TypeError or ValueError."""
-    if not isinstance(value, PictureDataset):
-        raise TypeError(
-            f"{name} is a {type(value).__name__}; it must be a dataset, such as those of "
-            f"folder_dataset and emoji_dataset, or a part that split gives"
-        )
-    if not len(value):
-        raise ValueError(f"{name} has no pairs; it needs at least one")
-    return value
-
-
-def require_seed(seed: object) -> int:
-    """`seed` as an int; ValueError unless it is one from 0 to 2³² − 1."""
-    return whole_number("seed", seed, least=0, most=MOST_SEEDS - 1)
 
 
 def _require_preprocessing(clip: object) -> None:

@@ -178,6 +178,18 @@ class PictureDataset(Dataset[tuple[Image.Image, str]]):
         return self.subset(first[caption] for caption in captions)
 
 
+def require_dataset(value: object, name: str = "dataset", *, least: int = 1) -> PictureDataset:
+    """`value`, if it is a dataset of at least `least` pairs; else TypeError or ValueError."""
+    if not isinstance(value, PictureDataset):
+        raise TypeError(
+            f"{name} is a {type(value).__name__}; pass a dataset, as emoji_dataset, folder_dataset "
+            f"and the other sources return it, or a part of one, as split returns it"
+        )
+    if len(value) < least:
+        raise ValueError(f"{name} is empty: it has no pairs")
+    return value
+
+
 def _pairs(pairs: object) -> list[Pair]:
     """`pairs` as a list. TypeError unless they are pairs; a dataset would open every picture."""
     if isinstance(pairs, PictureDataset):

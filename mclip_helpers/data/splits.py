@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import torch
 
-from ..checks import finite_number, whole_number
+from ..checks import finite_number, seed_number
 from .duplicates import duplicate_groups
-from .pairs import DataError, PictureDataset
+from .pairs import DataError, PictureDataset, require_dataset
 
 SPLITS = ("train", "val", "test")
-LARGEST_SEED = 2**63 - 1  # PyTorch's generators take no larger one
 
 
 def split(
@@ -27,11 +26,11 @@ def split(
     to train on, and DataError if so many pairs are connected that a part would stay empty or get
     less than half of its share.
     """
-    _require_dataset(dataset)
+    require_dataset(dataset, least=0)
     val, test = finite_number("val", val, least=0), finite_number("test", test, least=0)
     if val + test >= 1:
         raise ValueError(f"val is {val} and test is {test}; both are shares, with a sum below 1")
-    seed = whole_number("seed", seed, least=0, most=LARGEST_SEED)
+    seed = seed_number(seed)
     clusters = _clusters(dataset)
     sizes = {n: max(1, round(s * len(dataset))) for n, s in (("test", test), ("val", val)) if s}
     sizes["train"] = len(dataset) - sum(sizes.values())
@@ -44,14 +43,6 @@ def split(
     if short:
         raise DataError("split", [_why_short(dataset, clusters, short)])
     return {name: dataset.subset(sorted(part)) for name, part in parts.items()}
-
-
-def _require_dataset(value: object) -> None:
-    if not isinstance(value, PictureDataset):
-        raise TypeError(
-            f"this is a {type(value).__name__}; pass a PictureDataset, as mh.folder_dataset(…) and "
-            f"the other sources return it"
-        )
 
 
 def _clusters(dataset: PictureDataset) -> list[list[int]]:

@@ -8,19 +8,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..data.pairs import PictureDataset
-
-
-def require_dataset(value: object) -> None:
-    """Raise TypeError unless `value` is a dataset, ValueError if it is empty."""
-    if not isinstance(value, PictureDataset):
-        raise TypeError(
-            f"this is a {type(value).__name__}; pass a dataset, as mh.emoji_dataset and "
-            f"mh.folder_dataset return it"
-        )
-    if not len(value):
-        raise ValueError("the dataset is empty: there is nothing to draw")
-
 
 def require_as_many(name: str, values: Sized, what: str, count: int) -> None:
     """Raise ValueError unless there are as many `values` as of what they belong to."""

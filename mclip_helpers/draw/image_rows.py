@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from ..checks import whole_number
-from ..data.pairs import PictureDataset
+from ..data.pairs import PictureDataset, require_dataset
 from ..display import Chart, Html, readable
-from .arguments import pictures_of, require_as_many, require_dataset, require_texts
+from .arguments import pictures_of, require_as_many, require_texts
 from .captions import can_write, credit_line, wrapped
 from .markup import cards, small_print
 

@@ -10,14 +10,13 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from ..checks import whole_number
-from ..data import PictureDataset
+from ..data import PictureDataset, require_dataset
 from ..display import Chart
 from ..evaluation import nan_as_wrong, ranks
 from .arguments import (
     finite_tensor,
     pictures_of,
     require_as_many,
-    require_dataset,
     require_mapping,
     require_texts,
     tensor_of,

@@ -93,13 +93,13 @@ class Clip:
 
 
 def require_clip(value: object) -> None:
-    """Raise TypeError, with the right call, unless `value` is a `Clip`."""
+    """Raise TypeError, with the right call, unless `value` is a `Clip` or can stand for one."""
     if isinstance(value, nn.Module):
         raise TypeError(
             f"this is a model ({type(value).__name__}); pass the Clip that load_model returned: it "
             f"has the transform and the tokenizer, too"
         )
-    if not isinstance(value, Clip):
+    if not all(hasattr(value, part) for part in ("model", "encode_images", "encode_texts")):
         raise TypeError(f"this is a {type(value).__name__}; pass the Clip that load_model returns")
 
 

@@ -95,9 +95,7 @@ def tag_config(name: str, tag: str) -> dict[str, Any]:
     return open_clip.get_pretrained_cfg(name, tag)
 
 
-def find_tokenizer(
-    name: str, cache_dir: str | Path | None = None
-) -> open_clip.SimpleTokenizer:
+def find_tokenizer(name: str, cache_dir: str | Path | None = None) -> open_clip.SimpleTokenizer:
     """The tokenizer: open_clip's own, or one of the hub (SigLIP). WeightsError if that is missing.
 
     One of the hub is an `HFTokenizer`, which is called in the same way.

@@ -80,7 +80,7 @@ def recipe(clip: Clip, dataset: PictureDataset | None = None) -> Recipe:
     found = _of_model(clip)
     if dataset is None:
         return found
-    distinct = len(set(require_dataset("dataset", dataset).groups))
+    distinct = len(set(require_dataset(dataset).groups))
     return replace(found, batch_size=min(found.batch_size, max(2, distinct // 2)))
 
 

@@ -13,13 +13,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ..checks import finite_number, whole_number
+from ..checks import finite_number, seed_number, whole_number
 from ..data import (
     EPOCHS_PER_SEED,
     PictureDataset,
     loader,
     require_dataset,
-    require_seed,
     set_epoch,
 )
 from ..model import Clip
@@ -50,7 +49,7 @@ class Settings:
             "lr": finite_number("lr", self.lr, above=0),
             "weight_decay": finite_number("weight_decay", self.weight_decay, least=0),
             "warmup": finite_number("warmup", self.warmup, least=0, most=1),
-            "seed": require_seed(self.seed),
+            "seed": seed_number(self.seed),
         }
         for name, value in checked.items():  # plain numbers, which JSON can hold
             object.__setattr__(self, name, value)
@@ -77,7 +76,7 @@ def require_evaluable(evaluate_on: object) -> None:
                 f"evaluate_on has a dataset called {name!r}; its name must be a text that stands "
                 f"for it in the record of each epoch, beside {' and '.join(RUN_COLUMNS)}"
             )
-        require_dataset(f"evaluate_on[{name!r}]", dataset)
+        require_dataset(dataset, f"evaluate_on[{name!r}]")
 
 
 def require_multiplier(log_scale: torch.Tensor) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import ipywidgets
 
 from ..checks import whole_number
-from ..data.pairs import PictureDataset
+from ..data.pairs import PictureDataset, require_dataset
 from ..display import html_text, legal, readable
-from ..draw.arguments import require_dataset
 from ..draw.colours import COLOURS
 from ..draw.markup import cards, image_tag, small_print
 from ..evaluation import embed, zero_shot

@@ -338,10 +338,10 @@ NOT_A_DATASET = {
     "classify_box": lambda value: widgets.classify_box(clip_for(3), value),
 }
 WRONG_DATASETS = {
-    "a list": ([red()], "this is a list; pass a dataset", TypeError),
-    "a folder": ("my-pictures", "this is a str; pass a dataset", TypeError),
-    "None": (None, "this is a NoneType; pass a dataset", TypeError),
-    "an empty dataset": (EMPTY, "the dataset is empty", ValueError),
+    "a list": ([red()], "is a list; pass a dataset", TypeError),
+    "a folder": ("my-pictures", "is a str; pass a dataset", TypeError),
+    "None": (None, "is a NoneType; pass a dataset", TypeError),
+    "an empty dataset": (EMPTY, "dataset is empty", ValueError),
 }
 NOT_PICTURES = {
     "pictures": draw.pictures,

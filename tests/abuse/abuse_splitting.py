@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from cases import Case
+from PIL import Image
 
 import mclip_helpers as mh
 from mclip_helpers.data import Pair
@@ -16,7 +17,7 @@ BITS = 448
 def pairs_of(hashes: np.ndarray) -> mh.PictureDataset:
     """A pair for each perceptual hash; nothing else links them."""
     return mh.PictureDataset(
-        [Pair(str(i), (str(i),), str(i), None, row.tobytes()) for i, row in enumerate(hashes)]
+        [Pair(str(i), (str(i),), str(i), Image.new, row.tobytes()) for i, row in enumerate(hashes)]
     )
 
 
@@ -62,7 +63,7 @@ NO_DATASETS = [
         prepare=lambda folder, value=value: value,
         does=mh.split,
         refused=TypeError,
-        says=("PictureDataset",),
+        says=("pass a dataset",),
     )
     for name, value in {
         "None": None,
