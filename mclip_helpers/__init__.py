@@ -50,6 +50,7 @@ from .model import (
     mobileclip_names,
 )
 from .names import tower_of
+from .training.first_step import DeadAdapterError
 from .training.history import History
 from .training.loop import TrainingDiverged, train
 from .training.recipes import budget, recipe
@@ -117,6 +118,7 @@ __all__ = [
     "train",
     "History",
     "TrainingDiverged",
+    "DeadAdapterError",
     "warmup_cosine",
     "set_epoch",
 ]

@@ -67,7 +67,7 @@ def require_reached(model: nn.Module, compute_loss: Callable[[], torch.Tensor]) 
         warnings.warn(
             f"{len(still)} of {len(adapters)} adapters got a gradient of zeros from the first "
             f"batch; if that is so for every batch, they don't learn:\n{_listed(still)}",
-            stacklevel=4,  # where `train` was called
+            stacklevel=5,  # where `train` was called
         )
 
 

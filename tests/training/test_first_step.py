@@ -40,7 +40,7 @@ def test_a_dead_adapter_is_named_before_a_step_is_taken(emoji):
     clip = adapted()
     kill(clip)
     before = everything(clip)
-    with pytest.raises(DeadAdapterError, match=rf"1 of 17 .*no step(.|\n)*never called: {HEAD}$"):
+    with pytest.raises(DeadAdapterError, match=rf"1 of 17 .*no step(.|\n)*never called: {HEAD}"):
         run(clip, emoji)
     same_bits(everything(clip), before)
     assert not clip.model.training

@@ -10,6 +10,7 @@ import random
 import pytest
 import torch
 from short_runs import State, Stop, adapted, run, same_bits, stop_after, stored, trainable
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import mclip_helpers as mh
 from mclip_helpers.data import DataError
@@ -179,7 +180,7 @@ def test_weights_that_break_in_the_last_step_of_an_epoch_are_not_saved(
             with torch.no_grad():
                 optimizer.param_groups[0]["params"][0].fill_(math.nan)
 
-    handle = torch.optim.optimizer.register_optimizer_step_post_hook(breaks)
+    handle = register_optimizer_step_post_hook(breaks)
     with pytest.raises(mh.TrainingDiverged, match="the end of epoch 2"):
         run(lora, emoji, checkpoint=tmp_path / "checkpoint")
     handle.remove()
