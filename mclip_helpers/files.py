@@ -20,6 +20,10 @@ from safetensors import SafetensorError
 NEW, OLD = "mclip-new", "mclip-old"
 
 
+class ImpossibleName(OSError):
+    """No file can have this name: it holds a zero, or half of a character."""
+
+
 def data_folder() -> Path:
     """Where the project's own files are: `data/` in the repository, or in the installed package.
 
@@ -107,7 +111,7 @@ def resolved(path: str | Path) -> Path:
     except RuntimeError:  # what Python 3.12 and older raise for a circle
         circle = True
     except ValueError as error:
-        raise OSError(f"{path!r} can't be a path: {error}") from error
+        raise ImpossibleName(f"{path!r} can't be a path: {error}") from error
     if circle:
         raise OSError(f"{path} is a symbolic link that leads back to itself")
     if not real.name:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from PIL import Image
 
-from ..files import resolved
+from ..files import ImpossibleName, resolved
 from ..progress import progress
 from .images import FORMATS, kind_of_file, open_picture
 from .metadata import read_metadata
@@ -166,7 +166,7 @@ class _Scan:
         """The real path of a file name. ValueError if it leads out of the folder and may not."""
         try:
             path = resolved(self.folder / name)
-        except ValueError as error:
+        except ImpossibleName as error:
             raise ValueError("no file can have such a name") from error
         self.listed.add(path)
         if not self.outside and not path.is_relative_to(self.root):
