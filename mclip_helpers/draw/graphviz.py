@@ -7,6 +7,7 @@ and says why.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,11 @@ MISSING = (
     "A picture of a graph needs the package pygraphviz, which is not installed here. "
     "(It has wheels for most machines: pip install pygraphviz.)"
 )
+# Graphviz 14.1 crashes when it frees a label whose first line is empty, such as torchviz gives to a
+# leaf without a name. These are the places at which such a line lacks a space: where a string may
+# begin, and where a field of a record does.
+EMPTY_LINE = re.compile(r'(?<=")(?=\r?\n|\\[nlr])')
+EMPTY_LINE_OF_RECORD = re.compile(r"(?<=[|{}>])(?=\s*(\n|\\[nlr]))")
 ElementTree.register_namespace("", SVG)
 
 
@@ -103,12 +109,14 @@ def _render(dot_source: str, output: str) -> bytes:
         raise GraphvizMissing(MISSING)
     with _quiet():
         try:
-            graph = pygraphviz.AGraph(string=dot_source)
+            graph = pygraphviz.AGraph(string=EMPTY_LINE.sub(" ", dot_source))
         except pygraphviz.DotError as error:
             raise ValueError(f"Graphviz refused the graph: {error}") from error
         graph.graph_attr.update(bgcolor="transparent", pad=f"{PAD / 72:.6f}")
         for node in graph.nodes():
             node.attr["id"] = f"node-{node}".replace("\\", r"\\")  # there \N is the node's name
+            if node.attr["shape"] in ("record", "Mrecord"):  # in which a plain space is skipped
+                node.attr["label"] = EMPTY_LINE_OF_RECORD.sub("&nbsp;", node.attr["label"])
         return graph.draw(format=output, prog="dot")
 
 

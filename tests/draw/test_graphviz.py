@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -45,6 +47,28 @@ def test_the_graph_of_torchviz_has_the_nodes_and_edges_of_its_source():
     assert edges == sorted(expected)
     assert nodes == {node for edge in expected for node in edge}
     assert "AddmmBackward0" in draw.graph(dot.source).source
+
+
+EMPTY_FIRST_LINES = {
+    "torchviz": make_dot(torch.ones(1, requires_grad=True).sum()).source,
+    "a node": '1 [label="\\n(1)"] 2 [label="\n(1)"] 3 [label="\r\n(1)"] 4 [label="\\r(1)\\l"]',
+    "a node's name": '"\nfirst" -> "\\nsecond"',
+    "every node": 'node [label="\\lall"]',
+    "a record": '1 [shape=record label="a|\\nb"] 2 [shape=record label="{\\na|<p>\\nb}"]',
+    "edges": 'edge [label="\\nx" xlabel="\\nx" headlabel="\\nx" taillabel="\\ny"]',
+    "a graph in it": 'subgraph cluster_0 { label="\\nx" 5} subgraph cluster_1 {label="\\nxy" 6}',
+}
+
+
+@pytest.mark.parametrize("where", EMPTY_FIRST_LINES)
+def test_an_empty_first_line_does_not_crash(where):
+    source = EMPTY_FIRST_LINES[where]
+    if "digraph" not in source:
+        source = f"digraph {{ {source} 1 -> 2 -> 3 -> 4 -> 7; 5 -> 6 }}"
+    # In a process of its own, which may crash; often, because Graphviz does not do it every time.
+    program = f"from mclip_helpers import draw\nfor _ in range(60): draw.graph({source!r})"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize(
