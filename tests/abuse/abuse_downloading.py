@@ -71,8 +71,10 @@ def answering(status: int, body: bytes = b"", **headers: str) -> Callable:
     def serve() -> Iterator[int]:
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            yield server.server_port
-            server.shutdown()
+            try:
+                yield server.server_port
+            finally:  # a server that nobody stops would spin, and slow down every test after it
+                server.shutdown()
 
     return serve
 
