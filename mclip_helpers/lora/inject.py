@@ -98,4 +98,6 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
 def require_no_adapters(model: nn.Module) -> None:
     """Raise ValueError if `model` has adapters: PEFT would put new ones beside or over them."""
     if isinstance(model, PeftModel) or any(isinstance(m, BaseTunerLayer) for m in model.modules()):
-        raise ValueError("this model has LoRA adapters already; load a fresh one, or merge them")
+        raise ValueError(
+            "this model has LoRA adapters already; load a fresh one, or what merge_adapter returns"
+        )

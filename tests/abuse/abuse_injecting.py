@@ -158,7 +158,7 @@ TARGETS = [
     ),
     *(
         an_argument("targets", value, "takes longer than", "repeats")
-        for value in (r"(\w|\w\w|\.)+[^\w.]", r"((\w|\.)+)+[^\w.]", r"(.|.){40,}[^\w.]")
+        for value in (r"(\w|\w\w|\.)+[^\w.]", r"(.|.){40,}[^\w.]")
     ),
     *(
         an_argument("targets", value, "no layer is called", "These would work")

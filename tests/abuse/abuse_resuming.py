@@ -217,7 +217,7 @@ DAMAGED = [
         for share, bit in itertools.product(PLACES, (0, 5))
     ),
     *(
-        refused(f"a checkpoint cut off at {share:.1%} is refused", cut(share))
+        refused(f"a checkpoint cut off at {share:.2%} is refused", cut(share))
         for share in (0.0, 0.0001, 0.01, 0.5, 0.999)
     ),
     refused("a checkpoint with more behind its end is refused", lengthen),
