@@ -21,7 +21,9 @@ from .data import (
     on_white,
     set_epoch,
     shard_dataset,
+    sketch,
     split,
+    thermal,
     xm3600,
 )
 from .evaluation import embed, evaluate, retrieval, zero_shot
@@ -76,6 +78,8 @@ __all__ = [
     "emoji_dataset",
     "emoji_catalogue",
     "draw_emoji",
+    "thermal",
+    "sketch",
     "on_white",
     "PictureDataset",
     "embed",

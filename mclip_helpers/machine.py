@@ -164,10 +164,10 @@ def _answers(url: str, seconds: float = 3) -> bool:
 
 
 def _pictures() -> Row:
-    what, needed = "emoji pictures", " and ".join(emojis.STYLES)
+    what, needed = "emoji pictures", " and ".join(emojis.DRAWN_STYLES)
     try:
         catalogue = emojis.emoji_catalogue()
-        for style in emojis.STYLES:
+        for style in emojis.DRAWN_STYLES:
             emojis.draw_emoji(catalogue[0], style)
     except emojis.PillowWithoutRaqm as error:
         return (what, "not to be had", needed, f"→ {error}")

@@ -3,6 +3,8 @@
 What the modules hold, each using only those above it:
 
     images        any picture file as RGB, and a digest of its pixels
+    augment       pictures that lie a bit differently each time
+    shifts        pictures as another sensor would give them
     pairs         Pair and PictureDataset, and which pairs are equally good
     duplicates    near-duplicates, by a perceptual hash
     splits        train, val and test, without leaks
@@ -13,6 +15,7 @@ What the modules hold, each using only those above it:
     folder · hub · shards
 """
 
+from .augment import Jitter
 from .batches import (
     EPOCHS_PER_SEED,
     DistinctBatches,
@@ -25,6 +28,7 @@ from .hub import hub_dataset, xm3600
 from .images import on_white
 from .pairs import DataError, Pair, PictureDataset, require_dataset
 from .shards import shard_dataset
+from .shifts import sketch, thermal
 from .splits import SPLITS, split
 
 __all__ = [
@@ -32,6 +36,7 @@ __all__ = [
     "SPLITS",
     "DataError",
     "DistinctBatches",
+    "Jitter",
     "Pair",
     "PictureDataset",
     "draw_emoji",
@@ -44,6 +49,8 @@ __all__ = [
     "require_dataset",
     "set_epoch",
     "shard_dataset",
+    "sketch",
     "split",
+    "thermal",
     "xm3600",
 ]

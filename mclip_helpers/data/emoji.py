@@ -1,4 +1,7 @@
-"""The emoji as a dataset: some 1,600 concepts in two drawing styles, named in two languages."""
+"""The emoji as a dataset: some 1,600 concepts in four looks, named in two languages.
+
+Two looks are drawn by people, and two are computed from the first of them (`shifts`).
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,12 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from .images import digest, on_white
 from .pairs import Pair, PictureDataset
+from .shifts import SHIFTS
 from .splits import SPLITS
 
 EMOJI_SIZE = 72
-STYLES = ("twemoji", "openmoji")
+DRAWN_STYLES = ("twemoji", "openmoji")
+STYLES = (*DRAWN_STYLES, *SHIFTS)
 LANGUAGES = ("en", "ko")
 PEOPLE = ("man", "woman", "person", "men", "women", "people", "boy", "girl", "child", "adult")
 VARIANTS = {"merman": "merperson", "mermaid": "merperson", "older": "old"}  # of one concept
@@ -23,6 +28,7 @@ CREDITS = {
     "twemoji": "Twemoji pictures: © Twitter, Inc. and other contributors, CC-BY 4.0",
     "openmoji": "OpenMoji pictures: © the OpenMoji project (openmoji.org), CC-BY-SA 4.0",
 }
+CREDITS |= {style: f"{CREDITS['twemoji']}; computed from them: {style}" for style in SHIFTS}
 
 
 class PillowWithoutRaqm(RuntimeError):
@@ -125,7 +131,7 @@ def _twemoji_code(char: str) -> str | None:
 
 
 def draw_emoji(emoji: Emoji, style: str) -> Image.Image:
-    """The picture of one emoji, 72×72 RGBA.
+    """The picture of one emoji, 72×72: RGBA in a style that people drew, RGB in a computed one.
 
     TypeError if `emoji` is not one of `emoji_catalogue`, ValueError if `style` is not of STYLES.
     """
@@ -142,6 +148,8 @@ def draw_emoji(emoji: Emoji, style: str) -> Image.Image:
             centre, emoji.char, font=_openmoji_font(), embedded_color=True, anchor="mm"
         )
         return picture
+    if style in SHIFTS:
+        return SHIFTS[style](on_white(draw_emoji(emoji, "twemoji")))
     raise ValueError(f"unknown style {style!r}; the styles are {', '.join(STYLES)}")
 
 
@@ -160,8 +168,10 @@ def emoji_dataset(
 ) -> PictureDataset:
     """The emoji of one `split` (None: all) in one `style`, named in `language` ("en" or "ko").
 
-    The pictures are 72×72 RGB on white. `nano` was trained on all emoji in Twemoji's style, and on
-    none in OpenMoji's. Raises ValueError for an unknown style, split or language.
+    The pictures are 72×72 RGB on white. "twemoji" and "openmoji" were drawn by people; "thermal"
+    and "sketch" are computed from Twemoji's pictures, by the formulas of `thermal` and `sketch`.
+    `nano` was trained on all emoji in Twemoji's style, and on none in any other. Raises ValueError
+    for an unknown style, split or language.
     """
     for value, allowed in ((style, STYLES), (split, (None, *SPLITS)), (language, LANGUAGES)):
         if value not in allowed:

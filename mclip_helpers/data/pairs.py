@@ -7,15 +7,19 @@ them as a hit.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 from torch.utils.data import Dataset
 
 from ..checks import whole_number
+from ..progress import progress
+from .images import digest, on_white
+from .shifts import Shift
 
 SHOWN_PROBLEMS = 50
 LONGEST_PROBLEM = 600  # characters
@@ -149,6 +153,31 @@ class PictureDataset(Dataset[tuple[Image.Image, str]]):
             [self.pairs[_position(i, self.pairs, "pair")] for i in indices], self.credit
         )
 
+    def shifted(self, shift: Shift, credit: str = "") -> PictureDataset:
+        """The same pairs, with `shift(picture)` in place of each picture; RGB in, RGB out.
+
+        Every picture is made once now, because two that differ may look the same afterwards, and
+        again each time that it is loaded. `credit` says how the pictures were changed. TypeError if
+        `shift` is no function, or DataError, with all pictures that failed, if it raises an error
+        or returns anything but a picture.
+        """
+        if not callable(shift):
+            raise TypeError(
+                f"shift is a {type(shift).__name__}; it must be a function from a picture to a "
+                f"picture, such as mh.thermal"
+            )
+        credit = "; ".join(text for text in (self.credit, credit) if text)
+        pairs, problems = [], []
+        for pair in progress(self.pairs, "changing pictures", "pictures"):
+            load = functools.partial(_load_shifted, pair.load, shift)
+            try:
+                pairs.append(replace(pair, load=load, digest=digest(load()), perceptual_hash=None))
+            except Exception as error:
+                problems.append(f"{pair.name}: {type(error).__name__}: {error}")
+        if problems:
+            raise DataError("the pictures that shift was to change", problems)
+        return PictureDataset(pairs, credit)
+
     def head(self, count: int | None) -> PictureDataset:
         """The first `count` pairs, or as many as there are; all of them for None.
 
@@ -176,6 +205,10 @@ class PictureDataset(Dataset[tuple[Image.Image, str]]):
         if missing:
             raise KeyError(shown(f"no picture with caption {missing} among these {len(self)}"))
         return self.subset(first[caption] for caption in captions)
+
+
+def _load_shifted(load: Callable[[], Image.Image], shift: Shift) -> Image.Image:
+    return on_white(shift(load()))
 
 
 def require_dataset(value: object, name: str = "dataset", *, least: int = 1) -> PictureDataset:

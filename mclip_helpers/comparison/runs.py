@@ -1,0 +1,114 @@
+"""One way to adapt a model, trained once and measured picture by picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from PIL import Image
+
+from ..data import Jitter, PictureDataset
+from ..evaluation import embed, ranks
+from ..model import Clip
+from ..training.loop import train
+from ..training.state import trainable_parameters
+from .ways import WAYS, adapt_batch_norm
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned, and what tells whether it was.
+
+    `learn` is trained on, replay included, in batches of `batch_size`. `new` and `kept` are
+    evaluated: pictures of the new kind, and of the kind that is not to be forgotten (None if there
+    is none). `base()` loads a fresh model.
+    """
+
+    base: Callable[[], Clip]
+    learn: PictureDataset
+    new: PictureDataset
+    kept: PictureDataset | None
+    batch_size: int
+    augment: Callable[[Image.Image], Image.Image] | None = field(default_factory=Jitter)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How one run ended.
+
+    `trained` counts the parameters that were trained. `new` and `kept` have, for each picture, the
+    rank of its best caption (1 is best); `kept` is empty without such pictures. `seconds` is what
+    training took.
+    """
+
+    trained: int
+    seconds: float
+    new: list[int]
+    kept: list[int]
+
+    def recall(self, k: int = 1) -> float:
+        """The share of the new pictures whose caption is among the first k."""
+        return recall(self.new, k)
+
+    def recall_kept(self, k: int = 1) -> float:
+        """The same of the pictures that were not to be forgotten; NaN if there are none."""
+        return recall(self.kept, k)
+
+
+def recall(picture_ranks: Sequence[int], k: int) -> float:
+    """The share of ranks up to k; NaN of none."""
+    hits = [rank <= k for rank in picture_ranks]
+    return sum(hits) / len(hits) if hits else float("nan")
+
+
+def picture_ranks(clip: Clip, dataset: PictureDataset, *, shown: bool = True) -> list[int]:
+    """For each picture, the rank of its best caption among all captions of the dataset."""
+    images, texts = embed(clip, dataset, progress=shown)
+    groups, text_groups = torch.tensor(dataset.groups), torch.tensor(dataset.caption_groups)
+    return ranks(images @ texts.T, groups[:, None] == text_groups[None, :]).tolist()
+
+
+def adapt(
+    task: Task, way: str, *, lr: float, epochs: int, seed: int, shown: bool = True
+) -> tuple[Clip, int, float]:
+    """A fresh base, adapted by one of WAYS: the clip, how many numbers it trained, and seconds.
+
+    `seed` decides the random start of adapters, the batches and the augmentation. `lr` and `epochs`
+    mean nothing to the way that trains nothing.
+    """
+    clip, prepare = task.base(), WAYS[way].prepare
+    if prepare is None:
+        began = time.perf_counter()
+        adapt_batch_norm(clip, task.learn, task.batch_size, seed=seed, shown=shown)
+        return clip, 0, time.perf_counter() - began
+    torch.manual_seed(seed)
+    prepare(clip)
+    trained = sum(p.numel() for p in trainable_parameters(clip.model).values())
+    began = time.perf_counter()
+    train(
+        clip,
+        task.learn,
+        epochs=epochs,
+        batch_size=task.batch_size,
+        lr=lr,
+        seed=seed,
+        augment=task.augment,
+        progress=shown,
+    )
+    return clip, trained, time.perf_counter() - began
+
+
+def measure(
+    clip: Clip, task: Task, *, trained: int = 0, seconds: float = 0.0, shown: bool = True
+) -> Run:
+    """What a clip, adapted or not, makes of the task's pictures."""
+    kept = [] if task.kept is None else picture_ranks(clip, task.kept, shown=shown)
+    return Run(trained, seconds, picture_ranks(clip, task.new, shown=shown), kept)
+
+
+def run(task: Task, way: str, *, lr: float, epochs: int, seed: int, shown: bool = True) -> Run:
+    """`adapt`, and then `measure`."""
+    clip, trained, seconds = adapt(task, way, lr=lr, epochs=epochs, seed=seed, shown=shown)
+    return measure(clip, task, trained=trained, seconds=seconds, shown=shown)
