@@ -62,7 +62,10 @@ def coca() -> nn.Module:
     vision |= {"attentional_pool": True, "attn_pooler_heads": 2, "output_tokens": True}
     decoder = {"width": WIDTH, "heads": 2, "layers": 2, "attn_pooler_heads": 2}
     text = TEXT | {"embed_cls": True, "output_tokens": True, "context_length": 11}
-    return CoCa(WIDTH, decoder | {"context_length": 11}, text, vision)
+    model = CoCa(WIDTH, decoder | {"context_length": 11}, text, vision)
+    # open_clip leaves this one as the memory was, and a NaN there is not equal to itself.
+    nn.init.zeros_(model.text_decoder.text_projection)
+    return model
 
 
 def siglip() -> nn.Module:
