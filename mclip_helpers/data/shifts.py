@@ -31,11 +31,12 @@ def thermal(picture: Image.Image) -> Image.Image:
 def sketch(picture: Image.Image) -> Image.Image:
     """Black lines on white where brightness changes.
 
-    In grey, at twice the size (bicubic), and blurred (Gaussian, 1 pixel), a point becomes black if
-    8 times its value exceeds the sum of its eight neighbours by more than EDGE, else white. Then
-    each four points are averaged, which gives the picture's own size again.
+    In grey from black to white (the picture's darkest and brightest value), at twice the size
+    (bicubic), and blurred (Gaussian, 1 pixel), a point becomes black if 8 times its value exceeds
+    the sum of its eight neighbours by more than EDGE, else white. Then each four points are
+    averaged, which gives the picture's own size again.
     """
-    grey = picture.convert("L")
+    grey = ImageOps.autocontrast(picture.convert("L"))  # or a white heart would leave no line
     grey = grey.resize((2 * grey.width, 2 * grey.height), Image.Resampling.BICUBIC)
     # The outermost pixels are repeated outside, or the picture's own border would become a line.
     wide = Image.fromarray(np.pad(np.asarray(grey), MARGIN, mode="edge"))

@@ -35,7 +35,7 @@ def test_every_emoji_of_the_catalogue_has_a_picture_of_72_by_72_rgb_that_is_not_
     for item, (picture, caption) in zip(CATALOGUE, emoji[style], strict=True):
         assert (picture.mode, picture.size, caption) == ("RGB", (72, 72), item.en)
         inked = (np.asarray(picture) < 250).any(axis=-1).mean()
-        assert inked > 0.02, item
+        assert inked > 0.005, item  # a sketch of a square is little more than its corners
 
 
 def test_no_emoji_has_the_same_pixels_in_both_styles(emoji):

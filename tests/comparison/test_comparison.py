@@ -1,0 +1,154 @@
+"""The ways to adapt a model, one run of each, and how sure a difference between them is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conftest import fresh, skeleton
+
+import mclip_helpers as mh
+from mclip_helpers.comparison import WAYS, Task, adapt_batch_norm, difference, first_layers, run
+from mclip_helpers.comparison.runs import adapt, measure, picture_ranks
+
+
+@pytest.fixture
+def task(emoji, twemoji) -> Task:
+    return Task(lambda: fresh("nano"), emoji + twemoji, emoji.head(12), twemoji, batch_size=16)
+
+
+def changed(before: mh.Clip, after: mh.Clip) -> set[str]:
+    """The names in the state dict whose numbers differ, and those that are new."""
+    old = before.model.state_dict()
+    return {
+        name
+        for name, value in after.model.state_dict().items()
+        if name not in old or not torch.equal(value, old[name])
+    }
+
+
+def test_first_layers_of_nano_are_its_stem_and_first_two_stages():
+    names = first_layers(fresh("nano").model)
+    assert len(names) == 9
+    places = {name.split(".")[2] + name.split(".")[3] * ("stages" in name) for name in names}
+    assert places == {"stem", "stages0", "stages1"}
+    peft = mh.inject_lora(fresh("nano").model, 8, 16, targets=names)
+    assert peft.get_nb_trainable_parameters()[0] == 12_056
+
+
+def test_first_layers_of_a_vit_are_half_of_its_blocks():
+    names = first_layers(skeleton("MobileCLIP-B").model)
+    blocks = {int(name.split(".blocks.")[1].split(".")[0]) for name in names if ".blocks." in name}
+    assert blocks == set(range(6))
+    assert not any("head" in name for name in names)
+
+
+def test_batch_norm_alone_changes_the_image_towers_statistics_and_nothing_else(emoji):
+    clip = fresh("nano")
+    adapt_batch_norm(clip, emoji, 8, shown=False)
+    names = changed(fresh("nano"), clip)
+    assert names and all(
+        name.startswith("visual.") and name.endswith(("running_mean", "running_var", "tracked"))
+        for name in names
+    )
+    assert not any(module.training for module in clip.model.modules())
+
+
+@pytest.mark.parametrize(
+    ("way", "moves_statistics"),
+    [("heads", False), ("full, batch norm held", False), ("full", True)],
+)
+def test_which_ways_move_batch_norm(task, way, moves_statistics):
+    clip, trained, _ = adapt(task, way, lr=1e-4, epochs=1, seed=0, shown=False)
+    names = changed(fresh("nano"), clip)
+    assert any("running" in name for name in names) == moves_statistics
+    parameters = {name for name, _ in clip.model.named_parameters()}
+    if way == "heads":
+        assert all("head." in name or "text_projection" in name for name in names)
+    else:
+        # The temperature is not trained, and most rows of the token table are not used.
+        assert len(parameters - names) <= 2
+    assert trained > 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_counts_what_it_trained_and_ranks_every_picture(task, way):
+    result = run(task, way, lr=1e-3, epochs=1, seed=0, shown=False)
+    assert (len(result.new), len(result.kept)) == (len(task.new), len(task.kept))
+    assert all(rank >= 1 for rank in result.new + result.kept)
+    assert (result.trained > 0) == (WAYS[way].prepare is not None)
+    assert result.recall(1) <= result.recall(5) <= 1
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(task):
+    first, again, other = (
+        run(task, "LoRA", lr=3e-3, epochs=2, seed=seed, shown=False) for seed in (0, 0, 1)
+    )
+    assert first.new == again.new
+    assert first.new != other.new
+
+
+def test_ranks_are_those_that_evaluate_counts(nano, emoji):
+    ranks = picture_ranks(nano, emoji, shown=False)
+    recall = mh.evaluate(nano, emoji).image_to_text
+    for k in (1, 5, 10):
+        assert sum(rank <= k for rank in ranks) / len(ranks) == pytest.approx(recall[k])
+
+
+def test_a_task_without_pictures_to_keep_says_nan(task):
+    alone = Task(task.base, task.learn, task.new, None, task.batch_size)
+    assert math.isnan(measure(task.base(), alone, shown=False).recall_kept())
+
+
+def test_a_difference_of_nothing_has_an_interval_around_zero():
+    ranks = [[1, 2] * 100, [2, 1] * 100]
+    found = difference(ranks, ranks)
+    assert found.mean == 0 and found.low < 0 < found.high and not found.is_sure
+
+
+def test_a_difference_is_that_of_the_shares_and_its_interval_holds_it():
+    ours, theirs = [[1] * 60 + [9] * 40], [[1] * 40 + [9] * 60]
+    found = difference(ours, theirs)
+    assert found.mean == pytest.approx(0.2)
+    assert found.low < 0.2 < found.high and found.is_sure
+    assert str(found).startswith("+20.0 points [+1")
+
+
+def test_an_interval_is_as_wide_as_theory_says():
+    """Of one run each, and no picture in common: the standard error is √(p (1 − p) / n)."""
+    generator = torch.Generator().manual_seed(0)
+    hits = torch.rand(1000, generator=generator) < 0.3
+    found = difference([torch.where(hits, 1, 9).tolist()], [[9] * 1000])
+    p = hits.double().mean().item()
+    error = math.sqrt(p * (1 - p) / 1000)
+    assert found.low == pytest.approx(p - 1.96 * error, abs=0.003)
+    assert found.high == pytest.approx(p + 1.96 * error, abs=0.003)
+
+
+def test_pairing_makes_an_interval_narrower():
+    generator = torch.Generator().manual_seed(1)
+    base = torch.rand(400, generator=generator) < 0.5
+    better = base | (torch.rand(400, generator=generator) < 0.1)
+    ranks = [torch.where(hits, 1, 9).tolist() for hits in (better, base)]
+    shuffled = torch.where(base[torch.randperm(400, generator=generator)], 1, 9).tolist()
+    paired, unpaired = difference([ranks[0]], [ranks[1]]), difference([ranks[0]], [shuffled])
+    assert paired.mean == pytest.approx(unpaired.mean)
+    assert paired.high - paired.low < 0.6 * (unpaired.high - unpaired.low)
+
+
+def test_the_spread_of_the_runs_makes_an_interval_wider():
+    same = [[1] * 50 + [9] * 50] * 3
+    spread = [[1] * n + [9] * (100 - n) for n in (20, 50, 80)]
+    base = [[9] * 100]
+    narrow, wide = difference(same, base), difference(spread, base)
+    assert narrow.mean == pytest.approx(wide.mean)
+    assert wide.high - wide.low > 1.3 * (narrow.high - narrow.low)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [([], [[1]]), ([[]], [[1]]), ([[1, 2], [1]], [[1]]), ([[1, 2]], [[1]])]
+)
+def test_what_can_not_be_compared_is_refused(ours, theirs):
+    with pytest.raises(ValueError, match=r"at least one|same pictures"):
+        difference(ours, theirs)
