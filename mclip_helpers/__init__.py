@@ -2,7 +2,8 @@
 
 Folders mirror the notebooks, from what comes first to what uses it:
 
-    checks · files · progress · names · display → loss → data · model → lora → evaluation → training → comparison
+    checks · files · progress · names · display → loss → data · model → lora → evaluation
+        → training → comparison
     names · display → gradient → draw → widgets → machine
 """
 
