@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from cases import Case
+from feature_scenes import features, kept, refused_features
 from training_scenes import (
     Scene,
     adapted,
-    adapted_to_be_left_alone,
     colours,
     pairs,
     plain_picture,
@@ -30,36 +30,6 @@ NO_NUMBERS = ("8", None, True, math.nan, math.inf, [8])
 # ---- retrieval ----------------------------------------------------------------------------------
 
 
-def features(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    image, text = torch.randn(2, 4, 8, generator=generator)
-    return image, text
-
-
-def kept(both: tuple[torch.Tensor, torch.Tensor]) -> list:
-    return [each.tolist() for each in both]
-
-
-WRONG_FEATURES: dict[str, Callable[[torch.Tensor], Any]] = {
-    "None": lambda x: None,
-    "a list": lambda x: x.tolist(),
-    "an array": lambda x: x.numpy(),
-    "a Clip": lambda x: adapted_to_be_left_alone(),
-    "integers": lambda x: x.long(),
-    "bools": lambda x: x > 0,
-    "a single number": lambda x: x.sum(),
-    "one vector": lambda x: x[0],
-    "three-dimensional": lambda x: x[None],
-    "of another dtype": lambda x: x.double(),
-    "of half precision": lambda x: x.half(),
-    "on another device": lambda x: x.to("meta"),
-    "of another width": lambda x: x[:, :7],
-    "NaN in one row": lambda x: x.index_fill(0, torch.tensor([2]), math.nan),
-    "NaN in one number": lambda x: torch.where(torch.arange(32).view(4, 8) == 9, math.nan, x),
-    "infinite in one row": lambda x: x.index_fill(0, torch.tensor([2]), -math.inf),
-    "NaN": lambda x: x * math.nan,
-    "empty": lambda x: x[:0],
-}
 WRONG_OPTIONS: dict[str, tuple] = {
     "ks": (
         (),
@@ -91,21 +61,7 @@ WRONG_OPTIONS: dict[str, tuple] = {
     "text_groups": ([0], [0, 1, 2, 7], [0.0, 1.0, 2.0, 3.0], "abcd", [[0], [1], [2], [3]]),
 }
 RETRIEVAL = [
-    *(
-        Case(
-            f"retrieval with {side} features that are {name} is refused",
-            features,
-            lambda both, at=at, make=make: mh.retrieval(
-                *(make(x) if i == at else x for i, x in enumerate(both))
-            ),
-            refused=(TypeError, ValueError),
-            says=(f"{side}_features",),
-            keeps=kept,
-        )
-        for (at, side), (name, make) in itertools.product(
-            enumerate(("image", "text")), WRONG_FEATURES.items()
-        )
-    ),
+    *refused_features("retrieval", mh.retrieval),
     *(
         Case(
             f"retrieval names the row {row} with NaN",

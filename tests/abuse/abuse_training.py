@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 from cases import Case, files_in
+from feature_scenes import features, kept, refused_features
 from torch import nn
 from training_scenes import (
     Scene,
@@ -411,16 +411,6 @@ RECIPES = [
 # ---- the loss -----------------------------------------------------------------------------------
 
 
-def features(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    image, text = torch.randn(2, 4, 8, generator=generator)
-    return image, text
-
-
-def kept(both: tuple[torch.Tensor, torch.Tensor]) -> list:
-    return [each.tolist() for each in both]
-
-
 WRONG_SCALES = {
     "0": 0,
     "0.0": 0.0,
@@ -442,29 +432,6 @@ WRONG_SCALES = {
     "an empty tensor": torch.ones(0),
     "the model's own parameter, a logarithm": nn.Parameter(torch.tensor(2.66)),
 }
-WRONG_FEATURES = {
-    "None": lambda x: None,
-    "a list": lambda x: x.tolist(),
-    "a tuple": lambda x: (x, x),
-    "an array": lambda x: x.numpy(),
-    "a Clip": lambda x: adapted_to_be_left_alone(),
-    "a model": lambda x: nn.Linear(8, 8),
-    "integers": lambda x: x.long(),
-    "bools": lambda x: x > 0,
-    "complex numbers": lambda x: x.to(torch.complex64),
-    "a single number": lambda x: x.sum(),
-    "one vector": lambda x: x[0],
-    "three-dimensional": lambda x: x[None],
-    "of another dtype": lambda x: x.double(),
-    "of half precision": lambda x: x.half(),
-    "on another device": lambda x: x.to("meta"),
-    "fewer": lambda x: x[:3],
-    "of another width": lambda x: x[:, :7],
-    "NaN in one row": lambda x: x.index_fill(0, torch.tensor([2]), math.nan),
-    "infinite in one row": lambda x: x.index_fill(0, torch.tensor([2]), math.inf),
-    "NaN": lambda x: x * math.nan,
-    "empty": lambda x: x[:0],
-}
 LOSSES = [
     *(
         Case(
@@ -477,20 +444,10 @@ LOSSES = [
         )
         for name, value in WRONG_SCALES.items()
     ),
-    *(
-        Case(
-            f"contrastive_loss with {side} features that are {name} is refused",
-            features,
-            lambda both, at=at, make=make: mh.contrastive_loss(
-                *(make(x) if i == at else x for i, x in enumerate(both)), 10.0
-            ),
-            refused=(TypeError, ValueError),
-            says=(f"{side}_features",),
-            keeps=kept,
-        )
-        for (at, side), (name, make) in itertools.product(
-            enumerate(("image", "text")), WRONG_FEATURES.items()
-        )
+    *refused_features(
+        "contrastive_loss",
+        lambda image, text: mh.contrastive_loss(image, text, 10.0),
+        fewer=lambda x: x[:3],  # a retrieval may have fewer pictures than texts
     ),
     *(
         Case(
