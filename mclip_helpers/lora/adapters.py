@@ -39,8 +39,9 @@ from .folder import (
     require_as_saved,
     write_notes,
 )
-from .inject import inject_lora, lora_layers, require_no_adapters
+from .inject import adapter_name, inject_lora, lora_config, lora_layers, require_no_adapters
 from .state import fingerprint, merged_state_dict, merged_weights, scalars
+from .undo import whole_or_not_at_all
 from .verify import Adapter, read_adapter
 
 MERGED = "merged"
@@ -207,23 +208,31 @@ def _save_merged(peft: PeftModel, folder: Path, name: str) -> None:
 
 
 def load_adapter(
-    model: ClipModel, path: str | Path, *, trainable: bool = False, unchecked_base: bool = False
+    model: ClipModel | PeftModel,
+    path: str | Path,
+    *,
+    name: str = "default",
+    trainable: bool = False,
+    unchecked_base: bool = False,
 ) -> PeftModel:
     """Put the adapter saved in `path` on `model`, in place; it computes what the saved model did.
+
+    One base carries several, each loaded under a `name` of its own: pass what the first call
+    returned to the next. The last one that was loaded is on; `peft.set_adapter(name)` switches to
+    another, and `with peft.disable_adapter():` to the base.
 
     With `unchecked_base`, `path` may hold an adapter that PEFT itself saved, without our
     `base_model.json`. Its layers, shapes and numbers are checked as any other's; a warning says
     what can't be.
 
     Raises FileNotFoundError if the folder is not a saved adapter, TypeError for anything but a
-    model, and ValueError if the model has adapters, or if the adapter is damaged, was changed, was
-    made for another base (both are named), or computes something else than LoRA; `model` then stays
-    as it was.
+    model, and ValueError if the model has an adapter of this name, or if the one that is saved is
+    damaged, was changed, was made for another base (both are named) or with another temperature
+    than those that are there, or computes something else than LoRA; `model` then stays as it was.
     """
     require_model(model)
-    require_no_adapters(model)
-    if isinstance(model, PeftModel):
-        raise ValueError("the adapters of this model were merged; pass what merge_adapter returned")
+    name = adapter_name(name)
+    _require_room(model, name)
     with readable(path):
         folder = find_folder(path, needs_notes=not unchecked_base)
         notes = read_notes(folder) if (folder / BASE_FILE).is_file() else None
@@ -238,13 +247,15 @@ def load_adapter(
             raise ValueError(f"the adapter in {folder} can't be loaded: {error}") from None
         if notes is not None:
             _check_weights(model, folder, notes)
-    peft = _put_on(model, adapter, trainable)
+            if isinstance(model, PeftModel):
+                _check_scalars(model, folder, notes)
+    peft = _put_on(model, adapter, name, trainable)
     if notes is None:
         _warn_of_unchecked(folder, adapter.exact)
     else:
         with torch.no_grad():
-            for name in scalars(model):
-                getattr(model, name).fill_(notes[name])
+            for scalar in scalars(model):
+                getattr(model, scalar).fill_(notes[scalar])
     return peft
 
 
@@ -278,17 +289,52 @@ def _check_weights(model: ClipModel, folder: Path, notes: Mapping[str, Any]) -> 
         raise ValueError(f"{folder / BASE_FILE} lacks {lacking[0]}, which this model has")
 
 
-def _put_on(model: ClipModel, adapter: Adapter, trainable: bool) -> PeftModel:
+def _put_on(
+    model: ClipModel | PeftModel, adapter: Adapter, name: str, trainable: bool
+) -> PeftModel:
     """The step that changes `model`, after all checks."""
     settings = adapter.settings
-    peft = inject_lora(
-        model, settings.rank, settings.alpha, settings.dropout, targets=adapter.layers
-    )
-    adapter.fill(peft)
-    peft.peft_config["default"].inference_mode = not trainable
-    for name, parameter in peft.named_parameters():
-        parameter.requires_grad_(trainable and is_adapter(name))
+    numbers = (settings.rank, settings.alpha, settings.dropout)
+    if isinstance(model, PeftModel):
+        with whole_or_not_at_all(model):
+            model.add_adapter(name, lora_config(adapter.layers, *numbers))
+            model.set_adapter(name)
+        peft = model
+    else:
+        peft = inject_lora(model, *numbers, targets=adapter.layers, name=name)
+    adapter.fill(peft, name)
+    peft.peft_config[name].inference_mode = not trainable
+    for key, parameter in peft.named_parameters():
+        parameter.requires_grad_(trainable and is_adapter(key) and key.endswith(f".{name}.weight"))
     return peft.eval()
+
+
+def _require_room(model: ClipModel | PeftModel, name: str) -> None:
+    """ValueError if an adapter of this name is on `model`, or adapters without PEFT's model."""
+    if not isinstance(model, PeftModel):
+        require_no_adapters(model)
+    elif not any(lora_layers(model)):
+        raise ValueError("the adapters of this model were merged; pass what merge_adapter returned")
+    elif name in model.peft_config:
+        raise ValueError(
+            f"this model has LoRA adapters already, called {', '.join(model.peft_config)}: give "
+            f"the next one another name (name='thermal'), or load a fresh model"
+        )
+    elif any(layer.merged for _, layer in lora_layers(model)):
+        raise ValueError(
+            "the adapters of this model are added to the base at the moment; call "
+            "peft.unmerge_adapter() first"
+        )
+
+
+def _check_scalars(peft: PeftModel, folder: Path, notes: Mapping[str, Any]) -> None:
+    """ValueError if the adapter's scalars are not those that the model shares with its others."""
+    for scalar, value in scalars(peft.get_base_model()).items():
+        if notes[scalar] != value:
+            raise ValueError(
+                f"the adapter in {folder} was trained with {scalar} = {notes[scalar]:g}, and the "
+                f"adapters on this model share {value:g}: load it on a model of its own"
+            )
 
 
 def merge_adapter(peft: PeftModel) -> ClipModel:

@@ -30,12 +30,16 @@ def inject_lora(
     alpha: float = 16,
     dropout: float = 0.0,
     targets: str | Sequence[str] = "default",
+    *,
+    name: str = "default",
 ) -> PeftModel:
     """Put a fresh LoRA adapter on each target of `model`, in place, and freeze all else.
 
     Each target computes W x + (alpha / rank) · B A x, where A is (rank, in) and random, and B is
     (out, rank) and zero: at first the adapter changes nothing. `targets`: see `lora_targets`. The
     rank is at most the smaller dimension of the largest target: there B A is any matrix already.
+
+    `name` is the adapter's own, where one model is to carry several (`load_adapter`).
 
     Batch norm is frozen. Stochastic depth, where a model has it (MobileCLIP2-L-14, ConvNeXt), stays
     as it was trained: under `.train()` it skips a block for some pictures, so that an adapter may
@@ -50,14 +54,15 @@ def inject_lora(
     rank = whole_number("rank", rank, least=1)
     alpha = finite_number("alpha", alpha, above=0)
     dropout = finite_number("dropout", dropout, least=0, below=1)
+    name = adapter_name(name)
     with whole_or_not_at_all(model):
         split_attention(model)
         names, left_out = choose_targets(model, targets)
         require_each_tower(names, targets)
-        whole_number("rank", rank, least=1, most=max(_smaller_side(model, name) for name in names))
+        whole_number("rank", rank, least=1, most=max(_smaller_side(model, n) for n in names))
         freeze_batch_norm(model)
-        peft = get_peft_model(model, _config(names, rank, alpha, dropout))
-        adapted = {name for name, _ in lora_layers(model)}
+        peft = get_peft_model(model, lora_config(names, rank, alpha, dropout), adapter_name=name)
+        adapted = {layer for layer, _ in lora_layers(model)}
         if adapted != set(names):
             wrong = adapted ^ set(names)
             raise RuntimeError(f"PEFT put adapters on other layers than asked: {wrong}")
@@ -70,11 +75,24 @@ def inject_lora(
     return peft
 
 
-def _config(names: Sequence[str], rank: int, alpha: float, dropout: float) -> LoraConfig:
+def adapter_name(name: object) -> str:
+    """`name`, if it can be an adapter's; else TypeError or ValueError."""
+    if not isinstance(name, str):
+        raise TypeError(f"name is a {type(name).__name__}; it must be a text, such as 'thermal'")
+    # It becomes a part of parameters' names, in which dots and "lora_" have a meaning.
+    if re.fullmatch(r"[\w-]+", name, re.ASCII) is None or "lora_" in name:
+        raise ValueError(
+            f"name is {name!r:.60}; an adapter's name has letters, digits, - and _, and no 'lora_'"
+        )
+    return name
+
+
+def lora_config(names: Sequence[str], rank: int, alpha: float, dropout: float) -> LoraConfig:
+    """PEFT's settings for adapters on the layers `names`."""
     return LoraConfig(
         r=rank,
         # A float serves as well as an int; where it is a whole number, it is noted as one.
-        lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # type: ignore[arg-type]
+        lora_alpha=int(alpha) if float(alpha).is_integer() else alpha,  # type: ignore[arg-type]
         lora_dropout=dropout,
         # A regular expression of whole names: PEFT matches those in a list by how a name ends, and
         # `transformer.…` (the text tower of ViT-B-32) would mean `visual.transformer.…`, too.

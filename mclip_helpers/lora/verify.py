@@ -79,11 +79,12 @@ class Adapter:
     exact: bool  # whether the configuration names these layers, and not by a pattern
 
     @torch.no_grad()
-    def fill(self, peft: PeftModel) -> None:
-        """Copy the numbers into the adapters of `peft`, which are on the same layers."""
+    def fill(self, peft: PeftModel, adapter: str) -> None:
+        """Copy the numbers into that adapter of `peft`, which is on the same layers."""
         for name, layer in lora_layers(peft):
-            for part in PARTS:
-                getattr(layer, part)["default"].weight.copy_(self.tensors[name, part])
+            if name in self.layers:
+                for part in PARTS:
+                    getattr(layer, part)[adapter].weight.copy_(self.tensors[name, part])
 
 
 def read_adapter(folder: Path, model: nn.Module) -> Adapter:
