@@ -39,7 +39,8 @@ def merged_weights(peft: nn.Module) -> StateDict:
     weights = {}
     for name, layer in lora_layers(peft):
         weights[name] = layer.get_base_layer().get_parameter("weight").detach()
-        for adapter in set(layer.active_adapters) & set(layer.lora_A):  # not each is on each layer
+        on = [adapter for adapter in layer.active_adapters if adapter in layer.lora_A]
+        for adapter in on:  # one that is on somewhere else is not on this layer
             # Each kind of LoraLayer has this method, but not the class itself.
             delta = layer.get_delta_weight(adapter)  # type: ignore[attr-defined]
             weights[name] = weights[name] + delta
