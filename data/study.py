@@ -38,12 +38,12 @@ OLD = "twemoji"
 BATCH_SIZE = 128
 SEEDS = range(3)
 EPOCHS = (10, 20)
-RATES = {
+RATES = {  # each about three times the one before
     "heads": (1e-3, 3e-3, 1e-2, 3e-2),
-    "LoRA": (1e-3, 3e-3, 6e-3, 1e-2),
-    "LoRA, first layers": (1e-3, 3e-3, 6e-3, 1e-2),
-    "full, batch norm held": (1e-4, 3e-4, 1e-3, 2e-3),
-    "full": (1e-4, 3e-4, 1e-3, 2e-3),
+    "LoRA": (1e-3, 3e-3, 1e-2, 3e-2),
+    "LoRA, first layers": (1e-3, 3e-3, 1e-2, 3e-2),
+    "full, batch norm held": (1e-4, 3e-4, 1e-3, 3e-3),
+    "full": (1e-4, 3e-4, 1e-3, 3e-3),
 }
 HELD_OUT = 0.4  # of the train families, to choose with
 BASE = "base"  # in the place of a way: nothing was done
