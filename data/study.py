@@ -8,8 +8,8 @@ For each look and each way (`mclip_helpers.comparison.WAYS`):
 
 1. **Choose.** Every way has eight tries, four learning rates times two lengths. It is trained on a
    part of the train families in both looks, and evaluated on the other part and the validation
-   split. The try with the best R@1 in the new look wins. (Letting batch norm see the pictures has
-   nothing to choose.)
+   split. Of the tries that don't diverge, the one with the best R@1 in the new look wins. (Letting
+   batch norm see the pictures has nothing to choose.)
 2. **Measure.** With what was chosen, it is trained on all train families with three seeds, and
    evaluated on the test split, which nothing else has looked at.
 
@@ -30,7 +30,7 @@ import torch
 
 import mclip_helpers as mh
 from mclip_helpers.comparison import WAYS, Run, Task, difference, run
-from mclip_helpers.comparison.runs import measure
+from mclip_helpers.comparison.runs import Adapted, measure
 from mclip_helpers.files import data_folder
 
 LOOKS = ("thermal", "sketch", "openmoji")
@@ -95,8 +95,9 @@ def tries(look: str, way: str) -> list[Job]:
 
 
 def chosen(results: Results, look: str, way: str) -> Job:
-    """The best try. KeyError if one has not been run."""
-    return max(tries(look, way), key=lambda job: results[job].recall())
+    """The best try that did not diverge. KeyError if one has not been run."""
+    whole = [job for job in tries(look, way) if not results[job].diverged]
+    return max(whole, key=lambda job: results[job].recall())
 
 
 def jobs(results: Results, looks: Sequence[str]) -> Iterator[Job]:
@@ -117,7 +118,7 @@ def jobs(results: Results, looks: Sequence[str]) -> Iterator[Job]:
 def do(job: Job) -> Run:
     its_task = task(job.purpose, job.look)
     if job.way == BASE:
-        return measure(its_task.base(), its_task, shown=False)
+        return measure(Adapted(its_task.base()), its_task, shown=False)
     numbers = {"lr": job.lr or 0.0, "epochs": job.epochs or 0}
     return run(its_task, job.way, **numbers, seed=job.seed, shown=False)
 
@@ -146,7 +147,8 @@ def study(path: Path, looks: Sequence[str]) -> None:
         print(
             f"{job.purpose} {job.look}: {job.way}{numbers} seed {job.seed}: "
             f"R@1 {result.recall():.1%}, R@5 {result.recall(5):.1%}, "
-            f"kept {result.recall_kept():.1%}; {result.seconds:.0f} s",
+            f"kept {result.recall_kept():.1%}; {result.seconds:.0f} s"
+            + ("; diverged" if result.diverged else ""),
             flush=True,
         )
 

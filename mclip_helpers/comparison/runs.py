@@ -12,7 +12,7 @@ from PIL import Image
 from ..data import Jitter, PictureDataset
 from ..evaluation import embed, ranks
 from ..model import Clip
-from ..training.loop import train
+from ..training.loop import TrainingDiverged, train
 from ..training.state import trainable_parameters
 from .ways import WAYS, adapt_batch_norm
 
@@ -40,13 +40,14 @@ class Run:
 
     `trained` counts the parameters that were trained. `new` and `kept` have, for each picture, the
     rank of its best caption (1 is best); `kept` is empty without such pictures. `seconds` is what
-    training took.
+    training took. `diverged`: it stopped early, at a loss or gradient that was not finite.
     """
 
     trained: int
     seconds: float
     new: list[int]
     kept: list[int]
+    diverged: bool = False
 
     def recall(self, k: int = 1) -> float:
         """The share of the new pictures whose caption is among the first k."""
@@ -70,45 +71,63 @@ def picture_ranks(clip: Clip, dataset: PictureDataset, *, shown: bool = True) ->
     return ranks(images @ texts.T, groups[:, None] == text_groups[None, :]).tolist()
 
 
+@dataclass(frozen=True)
+class Adapted:
+    """A clip that was adapted, and what it took; the rest as in `Run`."""
+
+    clip: Clip
+    trained: int = 0
+    seconds: float = 0.0
+    diverged: bool = False
+
+
 def adapt(
     task: Task, way: str, *, lr: float, epochs: int, seed: int, shown: bool = True
-) -> tuple[Clip, int, float]:
-    """A fresh base, adapted by one of WAYS: the clip, how many numbers it trained, and seconds.
+) -> Adapted:
+    """A fresh base, adapted by one of WAYS.
 
     `seed` decides the random start of adapters, the batches and the augmentation. `lr` and `epochs`
-    mean nothing to the way that trains nothing.
+    mean nothing to the way that trains nothing. Where training diverges, the clip is as the last
+    whole step left it.
     """
     clip, prepare = task.base(), WAYS[way].prepare
     if prepare is None:
         began = time.perf_counter()
         adapt_batch_norm(clip, task.learn, task.batch_size, seed=seed, shown=shown)
-        return clip, 0, time.perf_counter() - began
+        return Adapted(clip, seconds=time.perf_counter() - began)
     torch.manual_seed(seed)
     prepare(clip)
     trained = sum(p.numel() for p in trainable_parameters(clip.model).values())
-    began = time.perf_counter()
-    train(
-        clip,
-        task.learn,
-        epochs=epochs,
-        batch_size=task.batch_size,
-        lr=lr,
-        seed=seed,
-        augment=task.augment,
-        progress=shown,
-    )
-    return clip, trained, time.perf_counter() - began
+    began, diverged = time.perf_counter(), False
+    try:
+        train(
+            clip,
+            task.learn,
+            epochs=epochs,
+            batch_size=task.batch_size,
+            lr=lr,
+            seed=seed,
+            augment=task.augment,
+            progress=shown,
+        )
+    except TrainingDiverged:
+        diverged = True
+    return Adapted(clip, trained, time.perf_counter() - began, diverged)
 
 
-def measure(
-    clip: Clip, task: Task, *, trained: int = 0, seconds: float = 0.0, shown: bool = True
-) -> Run:
+def measure(adapted: Adapted, task: Task, *, shown: bool = True) -> Run:
     """What a clip, adapted or not, makes of the task's pictures."""
-    kept = [] if task.kept is None else picture_ranks(clip, task.kept, shown=shown)
-    return Run(trained, seconds, picture_ranks(clip, task.new, shown=shown), kept)
+    clip = adapted.clip
+    return Run(
+        trained=adapted.trained,
+        seconds=adapted.seconds,
+        new=picture_ranks(clip, task.new, shown=shown),
+        kept=[] if task.kept is None else picture_ranks(clip, task.kept, shown=shown),
+        diverged=adapted.diverged,
+    )
 
 
 def run(task: Task, way: str, *, lr: float, epochs: int, seed: int, shown: bool = True) -> Run:
     """`adapt`, and then `measure`."""
-    clip, trained, seconds = adapt(task, way, lr=lr, epochs=epochs, seed=seed, shown=shown)
-    return measure(clip, task, trained=trained, seconds=seconds, shown=shown)
+    adapted = adapt(task, way, lr=lr, epochs=epochs, seed=seed, shown=shown)
+    return measure(adapted, task, shown=shown)

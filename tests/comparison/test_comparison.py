@@ -10,7 +10,7 @@ from conftest import fresh, skeleton
 
 import mclip_helpers as mh
 from mclip_helpers.comparison import WAYS, Task, adapt_batch_norm, difference, first_layers, run
-from mclip_helpers.comparison.runs import adapt, measure, picture_ranks
+from mclip_helpers.comparison.runs import Adapted, adapt, measure, picture_ranks
 
 
 @pytest.fixture
@@ -60,7 +60,8 @@ def test_batch_norm_alone_changes_the_image_towers_statistics_and_nothing_else(e
     [("heads", False), ("full, batch norm held", False), ("full", True)],
 )
 def test_which_ways_move_batch_norm(task, way, moves_statistics):
-    clip, trained, _ = adapt(task, way, lr=1e-4, epochs=1, seed=0, shown=False)
+    adapted = adapt(task, way, lr=1e-4, epochs=1, seed=0, shown=False)
+    clip = adapted.clip
     names = changed(fresh("nano"), clip)
     assert any("running" in name for name in names) == moves_statistics
     parameters = {name for name, _ in clip.model.named_parameters()}
@@ -69,7 +70,7 @@ def test_which_ways_move_batch_norm(task, way, moves_statistics):
     else:
         # The temperature is not trained, and most rows of the token table are not used.
         assert len(parameters - names) <= 2
-    assert trained > 0
+    assert adapted.trained > 0
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -89,6 +90,13 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(task):
     assert first.new != other.new
 
 
+def test_a_run_that_diverges_says_so_and_is_measured_where_it_stopped(task):
+    result = run(task, "full", lr=1e6, epochs=3, seed=0, shown=False)
+    assert result.diverged
+    assert len(result.new) == len(task.new)
+    assert not run(task, "LoRA", lr=1e-3, epochs=1, seed=0, shown=False).diverged
+
+
 def test_ranks_are_those_that_evaluate_counts(nano, emoji):
     ranks = picture_ranks(nano, emoji, shown=False)
     recall = mh.evaluate(nano, emoji).image_to_text
@@ -98,7 +106,7 @@ def test_ranks_are_those_that_evaluate_counts(nano, emoji):
 
 def test_a_task_without_pictures_to_keep_says_nan(task):
     alone = Task(task.base, task.learn, task.new, None, task.batch_size)
-    assert math.isnan(measure(task.base(), alone, shown=False).recall_kept())
+    assert math.isnan(measure(Adapted(task.base()), alone, shown=False).recall_kept())
 
 
 def test_a_difference_of_nothing_has_an_interval_around_zero():

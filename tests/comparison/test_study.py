@@ -48,6 +48,15 @@ def test_every_way_has_as_many_tries_and_three_seeds(done, tmp_path):
     assert len([job for job in done if job.way == "batch norm"]) == 3
 
 
+def test_a_try_that_diverges_is_not_chosen():
+    tries = study.tries("thermal", "LoRA")
+    runs = [Run(1, 0.0, new=[1] * i + [2] * (8 - i), kept=[]) for i in range(8)]
+    results = dict(zip(tries, runs, strict=True))
+    assert study.chosen(results, "thermal", "LoRA") == tries[7]
+    results[tries[7]] = Run(1, 0.0, new=[1] * 8, kept=[], diverged=True)
+    assert study.chosen(results, "thermal", "LoRA") == tries[6]
+
+
 def test_it_goes_on_where_it_stopped(done, tmp_path, monkeypatch):
     path = tmp_path / "study.jsonl"
     doing = study.do
