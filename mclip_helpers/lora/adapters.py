@@ -91,6 +91,14 @@ def _require_adapters(peft: object) -> None:
         )
 
 
+def _require_apart(peft: PeftModel) -> None:
+    """ValueError while PEFT has the adapters added to the base's weights."""
+    if any(layer.merged for _, layer in lora_layers(peft)):
+        raise ValueError(
+            "these adapters are added to the base at the moment; call peft.unmerge_adapter() first"
+        )
+
+
 def _require_saveable(peft: PeftModel, merged: bool) -> None:
     """ValueError if the adapter is not the only one, or if nobody could load what was saved."""
     if list(peft.peft_config) != ["default"]:
@@ -98,10 +106,7 @@ def _require_saveable(peft: PeftModel, merged: bool) -> None:
             f"this model has the adapters {', '.join(peft.peft_config)}; save_adapter saves one, "
             f"called 'default', as inject_lora makes it"
         )
-    if any(layer.merged for _, layer in lora_layers(peft)):
-        raise ValueError(
-            "these adapters are added to the base at the moment; call peft.unmerge_adapter() first"
-        )
+    _require_apart(peft)
     model = peft.get_base_model()
     found = scalars(model)
     if "logit_scale" not in found:
@@ -320,11 +325,8 @@ def _require_room(model: ClipModel | PeftModel, name: str) -> None:
             f"this model has LoRA adapters already, called {', '.join(model.peft_config)}: give "
             f"the next one another name (name='thermal'), or load a fresh model"
         )
-    elif any(layer.merged for _, layer in lora_layers(model)):
-        raise ValueError(
-            "the adapters of this model are added to the base at the moment; call "
-            "peft.unmerge_adapter() first"
-        )
+    else:
+        _require_apart(model)
 
 
 def _check_scalars(peft: PeftModel, folder: Path, notes: Mapping[str, Any]) -> None:
