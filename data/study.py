@@ -88,16 +88,21 @@ def task(purpose: str, look: str) -> Task:
 
 
 def tries(look: str, way: str) -> list[Job]:
-    """What is tried for a way in a look; a single try without numbers where none can be chosen."""
-    return [
-        Job("choose", look, way, lr, epochs) for epochs in EPOCHS for lr in RATES.get(way, ())
-    ] or [Job("choose", look, way)]
+    """What is tried for a way that trains something."""
+    return [Job("choose", look, way, lr, epochs) for epochs in EPOCHS for lr in RATES[way]]
 
 
 def chosen(results: Results, look: str, way: str) -> Job:
     """The best try that did not diverge. KeyError if one has not been run."""
     whole = [job for job in tries(look, way) if not results[job].diverged]
     return max(whole, key=lambda job: results[job].recall())
+
+
+def final(results: Results, look: str, way: str) -> list[Job]:
+    """What is measured, with what was chosen. KeyError while a try has not been run."""
+    trains = WAYS[way].prepare is not None
+    job = chosen(results, look, way) if trains else Job("choose", look, way)
+    return [dataclasses.replace(job, purpose="measure", seed=seed) for seed in SEEDS]
 
 
 def jobs(results: Results, looks: Sequence[str]) -> Iterator[Job]:
@@ -108,11 +113,7 @@ def jobs(results: Results, looks: Sequence[str]) -> Iterator[Job]:
         for way in WAYS:
             if WAYS[way].prepare is not None:
                 yield from tries(look, way)
-                job = chosen(results, look, way)
-            else:
-                job = Job("choose", look, way)
-            for seed in SEEDS:
-                yield dataclasses.replace(job, purpose="measure", seed=seed)
+            yield from final(results, look, way)
 
 
 def do(job: Job) -> Run:
@@ -161,10 +162,13 @@ def show(results: Results) -> None:
         rows = [["base", "–", f"{base.recall():.1%}", f"{base.recall(5):.1%}"]]
         rows[0] += [f"{base.recall_kept():.1%}", "–"]
         for way in WAYS:
-            runs = [r for job, r in results.items() if _is_final(job, look, way)]
-            if not runs:
+            try:
+                measured = [job for job in final(results, look, way) if job in results]
+            except KeyError:  # its tries are not done
                 continue
-            job = next(job for job in results if _is_final(job, look, way))
+            if not measured:
+                continue
+            job, runs = measured[0], [results[job] for job in measured]
             setting = "–" if job.lr is None else f"{job.lr:g} × {job.epochs}"
             shares = [
                 sum(values) / len(runs)
@@ -178,10 +182,6 @@ def show(results: Results) -> None:
             rows.append([way, setting, *(f"{share:.1%}" for share in shares), str(gain)])
         heading = ["", "chosen", "R@1", "R@5", "kept", "R@1 more than the base"]
         print(f"\n{look}\n{mh.draw.Table(heading, rows)}")
-
-
-def _is_final(job: Job, look: str, way: str) -> bool:
-    return (job.purpose, job.look, job.way) == ("measure", look, way)
 
 
 def main() -> None:
