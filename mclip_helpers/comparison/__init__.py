@@ -2,7 +2,9 @@
 
 ways          what each way trains
 runs          one way, trained and measured
+choose        learning rate and length, in the same way for all
 bootstrap     how sure a difference is
+study         what was measured on nano: data/study.jsonl
 """
 
 from .bootstrap import Difference, difference

@@ -14,7 +14,7 @@ from ..evaluation import embed, ranks
 from ..model import Clip
 from ..training.loop import TrainingDiverged, train
 from ..training.state import trainable_parameters
-from .ways import WAYS, adapt_batch_norm
+from .ways import Way, adapt_batch_norm
 
 
 @dataclass(frozen=True)
@@ -82,15 +82,15 @@ class Adapted:
 
 
 def adapt(
-    task: Task, way: str, *, lr: float, epochs: int, seed: int, shown: bool = True
+    task: Task, way: Way, *, lr: float, epochs: int, seed: int, shown: bool = True
 ) -> Adapted:
-    """A fresh base, adapted by one of WAYS.
+    """A fresh base, adapted by `way`.
 
     `seed` decides the random start of adapters, the batches and the augmentation. `lr` and `epochs`
     mean nothing to the way that trains nothing. Where training diverges, the clip is as the last
     whole step left it.
     """
-    clip, prepare = task.base(), WAYS[way].prepare
+    clip, prepare = task.base(), way.prepare
     if prepare is None:
         began = time.perf_counter()
         adapt_batch_norm(clip, task.learn, task.batch_size, seed=seed, shown=shown)
@@ -127,7 +127,7 @@ def measure(adapted: Adapted, task: Task, *, shown: bool = True) -> Run:
     )
 
 
-def run(task: Task, way: str, *, lr: float, epochs: int, seed: int, shown: bool = True) -> Run:
+def run(task: Task, way: Way, *, lr: float, epochs: int, seed: int, shown: bool = True) -> Run:
     """`adapt`, and then `measure`."""
     adapted = adapt(task, way, lr=lr, epochs=epochs, seed=seed, shown=shown)
     return measure(adapted, task, shown=shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,8 @@ from ..model import Clip
 from ..progress import progress
 
 RANK, ALPHA = 8, 16
+LORA_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+FULL_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 # How image towers number their blocks: visual.trunk.stages.1.…, visual.transformer.resblocks.7.…
 BLOCK = re.compile(r"\.(?:stages|blocks|resblocks|layers|layer)\.(\d+)\.")
 
@@ -24,33 +26,45 @@ class Way:
     """One way to adapt a model.
 
     `says` is what it trains, in words. `prepare(clip)` makes a fresh clip ready for `train`: what
-    is to be trained requires a gradient. It is None for the way that trains nothing.
+    is to be trained requires a gradient. It is None for the way that trains nothing. `rates` are
+    the learning rates to choose from, each about three times the one before.
     """
 
     says: str
     prepare: Callable[[Clip], object] | None
+    rates: tuple[float, ...] = ()
 
 
-def first_layers(model: nn.Module) -> list[str]:
-    """The "image" targets in the first half of the image tower's blocks, and before them.
+def regions(model: nn.Module) -> dict[str, list[str]]:
+    """The "image" targets in the order of the forward pass, by their place in the tower.
 
-    In a MobileCLIP of four stages: stem and stages 0 and 1. ValueError if the blocks of the tower
-    have no numbers in their names.
+    "stem" is what comes before the numbered blocks (or stages), "head" what comes after them, and
+    "block 0" and so on lie between. ValueError if the names of the blocks have no numbers.
     """
     names = lora_targets(model, "image")
     number = {name: int(found[1]) for name in names if (found := BLOCK.search(name))}
     if not number:
         raise ValueError(
-            "the blocks of this model's image tower have no numbers in their names; choose its "
-            "first layers yourself, from lora_targets(model, 'image')"
+            "the blocks of this model's image tower have no numbers in their names; choose layers "
+            "yourself, from lora_targets(model, 'image')"
         )
-    half = (max(number.values()) + 1) / 2
-    last = max(names.index(name) for name in number)  # what has no number comes before, or after
-    return [
-        name
-        for place, name in enumerate(names)
-        if (number[name] < half if name in number else place < last)
-    ]
+    last = max(names.index(name) for name in number)
+    found: dict[str, list[str]] = {}
+    for place, name in enumerate(names):
+        outside = "stem" if place < last else "head"
+        found.setdefault(f"block {number[name]}" if name in number else outside, []).append(name)
+    return found
+
+
+def first_layers(model: nn.Module) -> list[str]:
+    """The "image" targets in the first half of the image tower's blocks, and before them.
+
+    In a MobileCLIP of four stages: stem and stages 0 and 1. ValueError as in `regions`.
+    """
+    places = list(regions(model).items())
+    blocks = [place for place, _ in places if place not in ("stem", "head")]
+    end = [place for place, _ in places].index(blocks[(len(blocks) + 1) // 2 - 1]) + 1
+    return [name for _, names in places[:end] for name in names]
 
 
 def adapt_batch_norm(
@@ -88,12 +102,15 @@ def _heads(clip: Clip) -> None:
         raise ValueError(f"the last layers of a {type(clip.model).__name__} are not known here")
 
 
-def _lora(clip: Clip) -> None:
-    inject_lora(clip.model, RANK, ALPHA, targets="image")
+def lora(
+    targets: Callable[[nn.Module], Sequence[str]], says: str, rank: int = RANK, alpha: float = ALPHA
+) -> Way:
+    """Adapters on the layers that `targets(model)` names."""
 
+    def prepare(clip: Clip) -> object:
+        return inject_lora(clip.model, rank, alpha, targets=targets(clip.model))
 
-def _lora_first_layers(clip: Clip) -> None:
-    inject_lora(clip.model, RANK, ALPHA, targets=first_layers(clip.model))
+    return Way(says, prepare, LORA_RATES)
 
 
 def _full_held(clip: Clip) -> None:
@@ -107,11 +124,16 @@ def _full(clip: Clip) -> None:
 
 WAYS = {
     "batch norm": Way("nothing: batch norm's statistics see the new pictures once", None),
-    "heads": Way("the last layer of each tower", _heads),
-    "LoRA": Way(f"adapters of rank {RANK} on every layer of the image tower", _lora),
-    "LoRA, first layers": Way(
-        f"adapters of rank {RANK} on the first half of the image tower", _lora_first_layers
+    "heads": Way("the last layer of each tower", _heads, (1e-3, 3e-3, 1e-2, 3e-2)),
+    "LoRA": lora(
+        lambda model: lora_targets(model, "image"),
+        f"adapters of rank {RANK} on every layer of the image tower",
     ),
-    "full, batch norm held": Way("every parameter; batch norm's statistics stay", _full_held),
-    "full": Way("every parameter, and batch norm's statistics move", _full),
+    "LoRA, first layers": lora(
+        first_layers, f"adapters of rank {RANK} on the first half of the image tower"
+    ),
+    "full, batch norm held": Way(
+        "every parameter; batch norm's statistics stay", _full_held, FULL_RATES
+    ),
+    "full": Way("every parameter, and batch norm's statistics move", _full, FULL_RATES),
 }

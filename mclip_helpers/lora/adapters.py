@@ -26,7 +26,7 @@ from ..files import replace
 from ..model.clip import ClipModel, base_name, require_model
 from ..model.weights import hub_repository, is_apples
 from ..names import is_adapter
-from .attention import fuse_attention
+from .attention import fuse_attention, split_attention
 from .batch_norm import unfreeze_batch_norm
 from .card import apple_notice, write_card
 from .folder import (
@@ -301,7 +301,10 @@ def _put_on(
     settings = adapter.settings
     numbers = (settings.rank, settings.alpha, settings.dropout)
     if isinstance(model, PeftModel):
+        base, adapted = model.get_base_model(), [layer for layer, _ in lora_layers(model)]
         with whole_or_not_at_all(model):
+            split_attention(base)
+            fuse_attention(base, keep=[*adapted, *adapter.layers])
             model.add_adapter(name, lora_config(adapter.layers, *numbers))
             model.set_adapter(name)
         peft = model

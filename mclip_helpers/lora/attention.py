@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterable
 from typing import TypeGuard
 
 import torch
@@ -260,9 +261,17 @@ def split_attention(model: nn.Module) -> list[str]:
     return list(fused)
 
 
-def fuse_attention(model: nn.Module) -> list[str]:
-    """Undo `split_attention`, in place. Returns the names of the attentions that it put back."""
-    split = {n: module for n, module in model.named_modules() if isinstance(module, SplitAttention)}
+def fuse_attention(model: nn.Module, keep: Iterable[str] = ()) -> list[str]:
+    """Undo `split_attention`, in place. Returns the names of the attentions that it put back.
+
+    An attention stays split if one of its layers is in `keep`.
+    """
+    kept = {name.rpartition(".")[0] for name in keep}
+    split = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, SplitAttention) and name not in kept
+    }
     for name, module in split.items():
         model.set_submodule(name, module.fuse())
     return list(split)

@@ -18,7 +18,7 @@ from torch import nn
 from ..checks import finite_number, whole_number
 from ..model.clip import require_model
 from ..names import clean_name
-from .attention import split_attention
+from .attention import fuse_attention, split_attention
 from .batch_norm import freeze_batch_norm
 from .targets import choose_targets, require_each_tower, say_first
 from .undo import whole_or_not_at_all
@@ -41,9 +41,10 @@ def inject_lora(
 
     `name` is the adapter's own, where one model is to carry several (`load_adapter`).
 
-    Batch norm is frozen. Stochastic depth, where a model has it (MobileCLIP2-L-14, ConvNeXt), stays
-    as it was trained: under `.train()` it skips a block for some pictures, so that an adapter may
-    get no gradient from them.
+    Attention stays split only where an adapter sits on it; the rest of the model computes what it
+    did, bit for bit. Batch norm is frozen. Stochastic depth, where a model has it
+    (MobileCLIP2-L-14, ConvNeXt), stays as it was trained: under `.train()` it skips a block for
+    some pictures, so that an adapter may get no gradient from them.
 
     Raises ValueError for arguments that can't work, TypeError if `model` is no CLIP of open_clip.
     After any error, Ctrl-C included, `model` is what it was. Warns if a target set has to leave
@@ -59,6 +60,7 @@ def inject_lora(
         split_attention(model)
         names, left_out = choose_targets(model, targets)
         require_each_tower(names, targets)
+        fuse_attention(model, keep=names)
         whole_number("rank", rank, least=1, most=max(_smaller_side(model, n) for n in names))
         freeze_batch_norm(model)
         peft = get_peft_model(model, lora_config(names, rank, alpha, dropout), adapter_name=name)

@@ -68,6 +68,25 @@ def test_with_everything_off_the_base_is_back_bit_for_bit(saved):
     assert all(torch.equal(value, state[name]) for name, value in base.state_dict().items())
 
 
+@torch.no_grad()  # with gradients PyTorch's own attention takes another way, and rounds differently
+def test_attention_without_an_adapter_is_left_as_it_is(saved, tmp_path):
+    """Split, it would compute the base's captions only up to rounding, with everything off too."""
+    folder, _ = saved
+    base = fresh("nano")
+    texts = base.tokenizer(["a red apple", "a dog"])
+    before = base.model.eval().encode_text(texts)
+    peft = mh.load_adapter(fresh("nano").model, folder / "thermal", name="thermal")
+    assert not any(isinstance(m, mh.lora.SplitAttention) for m in peft.modules())
+    assert torch.equal(peft.encode_text(texts), before)
+
+    mh.save_adapter(trained("text", 5), tmp_path / "words")
+    alone = mh.load_adapter(fresh("nano").model, tmp_path / "words").encode_text(texts)
+    mh.load_adapter(peft, tmp_path / "words", name="words")
+    assert torch.equal(peft.encode_text(texts), alone)
+    with peft.disable_adapter():
+        assert torch.allclose(peft.encode_text(texts), before, atol=1e-5)
+
+
 def test_they_share_the_base_in_memory(saved):
     folder, _ = saved
     one = mh.load_adapter(fresh("nano").model, folder / "thermal")
