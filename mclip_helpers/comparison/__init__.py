@@ -8,16 +8,23 @@ study         what was measured on nano: data/study.jsonl
 """
 
 from .bootstrap import Difference, difference
+from .choose import choose
 from .runs import Run, Task, run
-from .ways import WAYS, adapt_batch_norm, first_layers
+from .study import Study, read_study
+from .ways import WAYS, Way, adapt_batch_norm, first_layers, regions
 
 __all__ = [
     "WAYS",
     "Difference",
     "Run",
+    "Study",
     "Task",
+    "Way",
     "adapt_batch_norm",
+    "choose",
     "difference",
     "first_layers",
+    "read_study",
+    "regions",
     "run",
 ]

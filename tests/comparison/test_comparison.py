@@ -9,7 +9,17 @@ import torch
 from conftest import fresh, skeleton
 
 import mclip_helpers as mh
-from mclip_helpers.comparison import WAYS, Task, adapt_batch_norm, difference, first_layers, run
+from mclip_helpers.comparison import (
+    WAYS,
+    Run,
+    Task,
+    adapt_batch_norm,
+    choose,
+    difference,
+    first_layers,
+    regions,
+    run,
+)
 from mclip_helpers.comparison.runs import Adapted, adapt, measure, picture_ranks
 
 
@@ -37,6 +47,14 @@ def test_first_layers_of_nano_are_its_stem_and_first_two_stages():
     assert peft.get_nb_trainable_parameters()[0] == 12_056
 
 
+def test_regions_are_all_image_targets_in_order():
+    model = fresh("nano").model
+    found = regions(model)
+    assert list(found) == ["stem", "block 0", "block 1", "block 2", "block 3", "head"]
+    assert [name for names in found.values() for name in names] == mh.lora_targets(model, "image")
+    assert first_layers(model) == found["stem"] + found["block 0"] + found["block 1"]
+
+
 def test_first_layers_of_a_vit_are_half_of_its_blocks():
     names = first_layers(skeleton("MobileCLIP-B").model)
     blocks = {int(name.split(".blocks.")[1].split(".")[0]) for name in names if ".blocks." in name}
@@ -60,7 +78,7 @@ def test_batch_norm_alone_changes_the_image_towers_statistics_and_nothing_else(e
     [("heads", False), ("full, batch norm held", False), ("full", True)],
 )
 def test_which_ways_move_batch_norm(task, way, moves_statistics):
-    adapted = adapt(task, way, lr=1e-4, epochs=1, seed=0, shown=False)
+    adapted = adapt(task, WAYS[way], lr=1e-4, epochs=1, seed=0, shown=False)
     clip = adapted.clip
     names = changed(fresh("nano"), clip)
     assert any("running" in name for name in names) == moves_statistics
@@ -75,7 +93,7 @@ def test_which_ways_move_batch_norm(task, way, moves_statistics):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_counts_what_it_trained_and_ranks_every_picture(task, way):
-    result = run(task, way, lr=1e-3, epochs=1, seed=0, shown=False)
+    result = run(task, WAYS[way], lr=1e-3, epochs=1, seed=0, shown=False)
     assert (len(result.new), len(result.kept)) == (len(task.new), len(task.kept))
     assert all(rank >= 1 for rank in result.new + result.kept)
     assert (result.trained > 0) == (WAYS[way].prepare is not None)
@@ -84,17 +102,46 @@ def test_a_run_counts_what_it_trained_and_ranks_every_picture(task, way):
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(task):
     first, again, other = (
-        run(task, "LoRA", lr=3e-3, epochs=2, seed=seed, shown=False) for seed in (0, 0, 1)
+        run(task, WAYS["LoRA"], lr=3e-3, epochs=2, seed=seed, shown=False) for seed in (0, 0, 1)
     )
     assert first.new == again.new
     assert first.new != other.new
 
 
 def test_a_run_that_diverges_says_so_and_is_measured_where_it_stopped(task):
-    result = run(task, "full", lr=1e6, epochs=3, seed=0, shown=False)
+    result = run(task, WAYS["full"], lr=1e6, epochs=3, seed=0, shown=False)
     assert result.diverged
     assert len(result.new) == len(task.new)
-    assert not run(task, "LoRA", lr=1e-3, epochs=1, seed=0, shown=False).diverged
+    assert not run(task, WAYS["LoRA"], lr=1e-3, epochs=1, seed=0, shown=False).diverged
+
+
+def attempts(recalls: dict[tuple[float, int], int], diverged: set[tuple[float, int]] = frozenset()):
+    """What is tried, in order, and a function that finds so many of ten pictures."""
+    tried: list[tuple[float, int]] = []
+
+    def attempt(lr: float, epochs: int) -> Run:
+        tried.append((lr, epochs))
+        found = recalls.get((lr, epochs), 0)
+        return Run(1, 0.0, [1] * found + [2] * (10 - found), [], (lr, epochs) in diverged)
+
+    return tried, attempt
+
+
+def test_the_best_rate_is_tried_for_twice_as_long():
+    rates = WAYS["LoRA"].rates
+    tried, attempt = attempts({(3e-3, 10): 5, (1e-2, 10): 4, (3e-3, 20): 6})
+    assert choose(attempt, WAYS["LoRA"], 10) == (3e-3, 20)
+    assert sorted(set(tried)) == sorted([*((lr, 10) for lr in rates), (3e-3, 20)])
+    _, attempt = attempts({(3e-3, 10): 5, (3e-3, 20): 4})
+    assert choose(attempt, WAYS["LoRA"], 10) == (3e-3, 10)
+
+
+def test_a_try_that_diverges_is_not_chosen():
+    _, attempt = attempts({(1e-2, 10): 9, (3e-3, 10): 5, (3e-3, 20): 8}, {(1e-2, 10), (3e-3, 20)})
+    assert choose(attempt, WAYS["LoRA"], 10) == (3e-3, 10)
+    everything = {(lr, 10) for lr in WAYS["LoRA"].rates}
+    with pytest.raises(ValueError, match="diverges at each"):
+        choose(attempts({}, everything)[1], WAYS["LoRA"], 10)
 
 
 def test_ranks_are_those_that_evaluate_counts(nano, emoji):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import mclip_helpers as mh
-from mclip_helpers.comparison import WAYS, Run
+from mclip_helpers.comparison import WAYS, Run, read_study
+from mclip_helpers.comparison.study import BASE, EPOCHS, Job
 
 FILE = Path(__file__).parents[2] / "data" / "study.py"
 spec = importlib.util.spec_from_file_location("study", FILE)
@@ -17,18 +19,19 @@ study = sys.modules["study"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(study)
 
 
-def fake(job: study.Job) -> Run:
-    """A run that costs nothing: the longest one at the second rate finds most."""
-    good = job.epochs == 20 and job.lr == study.RATES.get(job.way, (0, 0))[1]
-    return Run(trained=1, seconds=0.0, new=[1 if good else 2, 2, 7], kept=[1, 1, 2])
+def fake(job: Job) -> Run:
+    """A run that costs nothing: the longer one at the second rate finds most."""
+    second = job.way != BASE and job.lr in WAYS.get(job.way, WAYS["LoRA"]).rates[1:2]
+    hits = 0 if not second else 2 if job.epochs == 2 * EPOCHS[job.pictures] else 1
+    return Run(trained=1, seconds=0.0, new=[1] * hits + [2, 2, 7][hits:], kept=[1, 1, 2])
 
 
 @pytest.fixture
-def done(monkeypatch) -> list[study.Job]:
+def done(monkeypatch) -> list[Job]:
     """The jobs that are done, in their order; each costs nothing."""
-    jobs: list[study.Job] = []
+    jobs: list[Job] = []
 
-    def do(job: study.Job) -> Run:
+    def do(job: Job) -> Run:
         jobs.append(job)
         return fake(job)
 
@@ -36,53 +39,78 @@ def done(monkeypatch) -> list[study.Job]:
     return jobs
 
 
-def test_every_way_has_as_many_tries_and_three_seeds(done, tmp_path):
-    study.study(tmp_path / "study.jsonl", ["thermal"])
-    trained = [way for way, what in WAYS.items() if what.prepare is not None]
-    for way in trained:
-        tries = [job for job in done if (job.purpose, job.way) == ("choose", way)]
-        final = [job for job in done if (job.purpose, job.way) == ("measure", way)]
-        assert len({(job.lr, job.epochs) for job in tries}) == len(tries) == 8
+def go_on(path: Path, part: str, look: str):
+    known = read_study(path, partial(study.write_down, path))
+    study.PARTS[part][0](known, look)
+    return known
+
+
+@pytest.mark.parametrize(("part", "pictures"), [("ways", None), ("pictures", 64)])
+def test_every_way_has_as_many_tries_and_three_seeds(done, tmp_path, part, pictures):
+    go_on(tmp_path / "study.jsonl", part, "thermal")
+    ways = {job.way for job in done if WAYS.get(job.way, WAYS["batch norm"]).prepare is not None}
+    assert ways == (set(WAYS) - {"batch norm"} if part == "ways" else set(study.FEW))
+    for way in ways:
+        its = [job for job in done if job.way == way and job.pictures == pictures]
+        tries = [job for job in its if job.purpose == "choose"]
+        final = [job for job in its if job.purpose == "measure"]
+        assert len({(job.lr, job.epochs) for job in tries}) == len(tries) == 5
         assert [job.seed for job in final] == [0, 1, 2]
-        assert {(job.lr, job.epochs) for job in final} == {(study.RATES[way][1], 20)}
-    assert len([job for job in done if job.way == "batch norm"]) == 3
+        best = (WAYS[way].rates[1], 2 * EPOCHS[pictures])
+        assert {(job.lr, job.epochs) for job in final} == {best}
 
 
-def test_a_try_that_diverges_is_not_chosen():
-    tries = study.tries("thermal", "LoRA")
-    runs = [Run(1, 0.0, new=[1] * i + [2] * (8 - i), kept=[]) for i in range(8)]
-    results = dict(zip(tries, runs, strict=True))
-    assert study.chosen(results, "thermal", "LoRA") == tries[7]
-    results[tries[7]] = Run(1, 0.0, new=[1] * 8, kept=[], diverged=True)
-    assert study.chosen(results, "thermal", "LoRA") == tries[6]
+def test_without_replay_only_replay_differs(done, tmp_path):
+    path = tmp_path / "study.jsonl"
+    go_on(path, "ways", "thermal")
+    with_replay = {job.way: job for job in done if job.purpose == "measure"}
+    del done[:]
+    go_on(path, "replay", "thermal")
+    assert {job.way for job in done} == set(WAYS)
+    for job in done:
+        other = with_replay[job.way]
+        assert not job.replay and job.lr == other.lr
+        assert job.epochs == (other.epochs and 2 * other.epochs), "an epoch is half as long"
+
+
+@pytest.mark.parametrize("part", ["regions", "ranks"])
+def test_adapters_that_are_compared_in_one_thing_share_the_rest(done, tmp_path, part):
+    go_on(tmp_path / "study.jsonl", part, "thermal")
+    assert len({(job.lr, job.epochs, job.purpose) for job in done}) == 1
+    assert len(done) == 3 * len({job.way for job in done}) > 20
 
 
 def test_it_goes_on_where_it_stopped(done, tmp_path, monkeypatch):
     path = tmp_path / "study.jsonl"
     doing = study.do
 
-    def interrupted(job: study.Job) -> Run:
+    def interrupted(job: Job) -> Run:
         if len(done) == 20:
             raise KeyboardInterrupt
         return doing(job)
 
     monkeypatch.setattr(study, "do", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        study.study(path, ["sketch"])
+        go_on(path, "ways", "sketch")
     monkeypatch.setattr(study, "do", doing)
-    study.study(path, ["sketch"])
+    go_on(path, "ways", "sketch")
     assert len(done) == len(set(done)), "nothing is done twice"
-    results = study.read(path)
-    assert list(results) == done
-    assert all(results[job] == fake(job) for job in done)
+    runs = read_study(path).runs
+    assert list(runs) == done
+    assert all(runs[job] == fake(job) for job in done)
+
+
+def test_what_is_not_there_is_not_made_up(tmp_path):
+    with pytest.raises(KeyError, match="not in the study"):
+        read_study(tmp_path / "none.jsonl").base("thermal")
 
 
 def test_what_is_there_can_be_shown_at_any_time(done, tmp_path, capsys):
     path = tmp_path / "study.jsonl"
-    study.show(study.read(path))
-    study.study(path, ["openmoji"])
+    study.show(read_study(path))
+    go_on(path, "ways", "openmoji")
     capsys.readouterr()
-    study.show(study.read(path))
+    study.show(read_study(path))
     shown = capsys.readouterr().out
     assert "openmoji" in shown and "thermal" not in shown
     assert all(way in shown for way in WAYS)
@@ -104,3 +132,21 @@ def test_choosing_never_sees_the_test_split_nor_what_it_learned_from(look):
     final = study.task("measure", look)
     assert {split[code] for code in codes(final.learn)} == {"train"}
     assert {split[code] for code in codes(final.new)} == {"test"}
+
+
+def test_few_pictures_are_the_same_concepts_in_both_looks_and_a_part_of_the_larger_set():
+    learned = {
+        count: {pair.name for pair in study.task("measure", "thermal", count).learn.pairs}
+        for count in (16, 64, None)
+    }
+    assert learned[16] < learned[64] < learned[None]
+    for count in (16, 64):
+        styles: dict[str, set[str]] = {}
+        for name in learned[count]:
+            style, _, code = name.rpartition("/")
+            styles.setdefault(style, set()).add(code)
+        new, old = styles.values()
+        assert new == old and len(new) == count
+    assert study.task("measure", "thermal", 16).batch_size == 32
+    alone = study.task("measure", "thermal", replay=False).learn
+    assert {pair.name.rpartition("/")[0] for pair in alone.pairs} == {"thermal"}
