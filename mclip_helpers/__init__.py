@@ -12,6 +12,7 @@ from .data import (
     SPLITS,
     DataError,
     DistinctBatches,
+    Jitter,
     PictureDataset,
     draw_emoji,
     emoji_catalogue,
@@ -25,6 +26,7 @@ from .data import (
     sketch,
     split,
     thermal,
+    with_replay,
     xm3600,
 )
 from .evaluation import embed, evaluate, retrieval, zero_shot
@@ -120,6 +122,8 @@ __all__ = [
     "shard_dataset",
     "xm3600",
     "DataError",
+    "with_replay",
+    "Jitter",
     "train",
     "History",
     "TrainingDiverged",

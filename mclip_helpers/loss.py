@@ -21,6 +21,7 @@ def contrastive_loss(
     image_features: torch.Tensor,
     text_features: torch.Tensor,
     logit_scale: torch.Tensor | float,
+    classes: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """How badly N pictures and N captions find each other; a scalar, ln N if they know nothing.
 
@@ -28,18 +29,28 @@ def contrastive_loss(
     are normalised here. `logit_scale` is the multiplier itself (`model.logit_scale.exp()`), the
     inverse of the temperature.
 
+    `classes` (N), whole numbers, is for captions that repeat: all pairs of one class are right
+    answers to each other, and each of k gets the target 1 / k. The least possible loss of such a
+    pair is ln k, not 0.
+
     Raises TypeError for what is no tensor, ValueError for shapes or dtypes that don't match, fewer
     than two pairs, and a multiplier that can't be one; and NotFiniteError (a ValueError) for
-    features that are not finite. Source: Radford et al. 2021, "Learning Transferable Visual Models
-    From Natural Language Supervision", figure 3.
+    features that are not finite. Sources: Radford et al. 2021, "Learning Transferable Visual Models
+    From Natural Language Supervision", figure 3; with classes, Yang et al. 2022, "Unified
+    Contrastive Learning in Image-Text-Label Space", equations 2 to 4.
     """
     _check(image_features, text_features, logit_scale)
+    if classes is not None:
+        _check_classes(classes, len(image_features))
     image_features = F.normalize(image_features, dim=-1, eps=shortest(image_features))
     text_features = F.normalize(text_features, dim=-1, eps=shortest(text_features))
 
     logits_per_image = logit_scale * image_features @ text_features.T  # (N, N): row = picture
     logits_per_text = logits_per_image.T  #                              (N, N): row = caption
     labels = torch.arange(len(image_features), device=image_features.device)
+    if classes is not None:
+        same = (classes[:, None] == classes[None, :]).to(logits_per_image)
+        labels = same / same.sum(dim=1, keepdim=True)  # (N, N): the right answers share the target
 
     loss_img = F.cross_entropy(logits_per_image, labels)  # each picture looks for its caption
     loss_txt = F.cross_entropy(logits_per_text, labels)  # each caption looks for its picture
@@ -123,6 +134,22 @@ def _check(
         require_finite("image_features", image_features, "the loss")
         require_finite("text_features", text_features, "the loss")
         finite_number("logit_scale", float(logit_scale), above=0)
+
+
+def _check_classes(classes: object, pairs: int) -> None:
+    """Raise TypeError or ValueError unless `classes` has a whole number for each pair."""
+    if not isinstance(classes, torch.Tensor):
+        raise TypeError(f"classes is a {type(classes).__name__}; it must be a tensor of N numbers")
+    if classes.is_floating_point() or classes.is_complex() or classes.shape != (pairs,):
+        raise ValueError(
+            f"classes has the shape {tuple(classes.shape)} and {classes.dtype} in it; it must have "
+            f"one whole number for each of the {pairs} pairs"
+        )
+    if classes.unique().numel() < 2:
+        raise ValueError(
+            "all pairs of this batch are of one class: there is nothing to tell apart, and the "
+            "loss has no use; take a larger batch, or pictures of other classes, too"
+        )
 
 
 def _check_scale(logit_scale: object) -> None:

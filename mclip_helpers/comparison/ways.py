@@ -49,11 +49,11 @@ def regions(model: nn.Module) -> dict[str, list[str]]:
             "yourself, from lora_targets(model, 'image')"
         )
     last = max(names.index(name) for name in number)
-    found: dict[str, list[str]] = {}
-    for place, name in enumerate(names):
-        outside = "stem" if place < last else "head"
-        found.setdefault(f"block {number[name]}" if name in number else outside, []).append(name)
-    return found
+    places: dict[str, list[str]] = {}
+    for i, name in enumerate(names):
+        outside = "stem" if i < last else "head"
+        places.setdefault(f"block {number[name]}" if name in number else outside, []).append(name)
+    return places
 
 
 def first_layers(model: nn.Module) -> list[str]:

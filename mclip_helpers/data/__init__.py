@@ -8,6 +8,7 @@ What the modules hold, each using only those above it:
     pairs         Pair and PictureDataset, and which pairs are equally good
     duplicates    near-duplicates, by a perceptual hash
     splits        train, val and test, without leaks
+    replay        known pictures among the new ones
     batches       batches without false negatives, and the loader
     emoji         the dataset of the notebooks
     reader        what the sources of your own pictures share: read all, then report every problem
@@ -27,6 +28,7 @@ from .folder import folder_dataset
 from .hub import hub_dataset, xm3600
 from .images import on_white
 from .pairs import DataError, Pair, PictureDataset, require_dataset
+from .replay import with_replay
 from .shards import shard_dataset
 from .shifts import sketch, thermal
 from .splits import SPLITS, split
@@ -52,5 +54,6 @@ __all__ = [
     "sketch",
     "split",
     "thermal",
+    "with_replay",
     "xm3600",
 ]

@@ -85,12 +85,17 @@ class DistinctBatches(Sampler[list[int]]):
 class DrawnCaptions(DistinctBatches):
     """The batches of `DistinctBatches` as keys (i, k) of a dataset: picture i with its caption k.
 
+    With `classes`, any pairs may meet in a batch, and the loss has to know (`contrastive_loss`).
     k is drawn from `seed`, `epoch` and i alone, so that it is the same whatever the batches are and
     whichever worker loads them.
     """
 
-    def __init__(self, dataset: PictureDataset, batch_size: int, seed: int = 0):
-        super().__init__(require_dataset(dataset).groups, batch_size, seed)
+    def __init__(
+        self, dataset: PictureDataset, batch_size: int, seed: int = 0, classes: bool = False
+    ):
+        require_dataset(dataset)
+        groups = range(len(dataset)) if classes else dataset.groups
+        super().__init__(groups, batch_size, seed)
         self.counts = [len(pair.captions) for pair in dataset.pairs]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]
@@ -148,6 +153,7 @@ def loader(
     seed: int = 0,
     augment: Callable[[Image.Image], Image.Image] | None = None,
     workers: int = 0,
+    classes: bool = False,
 ) -> DataLoader:
     """Batches (images, tokens) of shapes (N, 3, H, W) and (N, context), as `clip` takes them.
 
@@ -155,7 +161,8 @@ def loader(
     with one drawn caption of each picture, and `set_epoch` chooses the epoch. Without, all pairs
     come in order, each with its first caption. `augment` changes a picture before the model's own
     transform. `workers` is the number of processes that load ahead; they need an `augment` that can
-    be pickled, so no lambda.
+    be pickled, so no lambda. With `classes`, equally good pairs may meet in a batch: then no pair
+    is left out because its caption repeats, and the loss has to count all of them as right.
 
     Raises TypeError for another kind of object, ValueError for a number that can't work. Warns
     where pairs repeat so often that a shuffled epoch leaves more than a tenth of them out.
@@ -180,7 +187,7 @@ def loader(
     )
     if not shuffle:
         return batches(batch_size=batch_size)
-    sampler = DrawnCaptions(dataset, batch_size, seed)
+    sampler = DrawnCaptions(dataset, batch_size, seed, classes)
     _warn_of_repeats(sampler)
     return batches(batch_sampler=sampler)
 
@@ -236,7 +243,8 @@ def _warn_of_repeats(sampler: DistinctBatches) -> None:
     warnings.warn(
         f"{lost} of {pairs} pairs ({lost / pairs:.0%}) are left out of every epoch: captions or "
         f"pictures repeat (there are {len(sampler.kinds)} different ones), and no batch of "
-        f"{sampler.batch_size} holds the same one twice. With batch_size={enough} nearly all of "
-        f"them are used; captions of their own would help more",
+        f"{sampler.batch_size} holds the same one twice. If the captions are names of classes, "
+        f"pass classes=True to train, and all are used; else give pictures captions of their own, "
+        f"or take batch_size={enough}, with which nearly all are used",
         stacklevel=3,
     )

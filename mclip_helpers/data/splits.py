@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -15,12 +16,21 @@ SPLITS = ("train", "val", "test")
 
 
 def split(
-    dataset: PictureDataset, val: float = 0.1, test: float = 0.2, seed: int = 0
+    dataset: PictureDataset,
+    val: float = 0.1,
+    test: float = 0.2,
+    seed: int = 0,
+    *,
+    classes: bool = False,
 ) -> dict[str, PictureDataset]:
     """Split a dataset into "train", "val" and "test"; `val` and `test` are shares of its pairs.
 
     Pairs that share pixels or a caption, near-duplicates, and all that a chain of these connects,
     go into the same part. `seed` decides into which; each part keeps the order of the dataset.
+
+    With `classes`, captions are names of classes: pictures that share one may come into different
+    parts, and the test is whether a *new picture* of a class is recognised. Without, no caption of
+    the test has been trained.
 
     Raises TypeError for anything but a `PictureDataset`, ValueError for shares that leave nothing
     to train on, and DataError if so many pairs are connected that a part would stay empty or get
@@ -31,7 +41,8 @@ def split(
     if val + test >= 1:
         raise ValueError(f"val is {val} and test is {test}; both are shares, with a sum below 1")
     seed = seed_number(seed)
-    clusters = _clusters(dataset)
+    linked = _without_captions(dataset) if classes else dataset
+    clusters = _clusters(linked)
     sizes = {n: max(1, round(s * len(dataset))) for n, s in (("test", test), ("val", val)) if s}
     sizes["train"] = len(dataset) - sum(sizes.values())
     parts: dict[str, list[int]] = {name: [] for name in SPLITS}
@@ -41,8 +52,13 @@ def split(
         parts[next(fitting, "train")] += clusters[at]
     short = [n for n in sizes if not parts[n] or len(parts[n]) < sizes[n] / 2]
     if short:
-        raise DataError("split", [_why_short(dataset, clusters, short)])
+        raise DataError("split", [_why_short(linked, clusters, short)])
     return {name: dataset.subset(sorted(part)) for name, part in parts.items()}
+
+
+def _without_captions(dataset: PictureDataset) -> PictureDataset:
+    """The same pictures, each with a caption of its own, so that none of them links two."""
+    return PictureDataset(replace(pair, captions=(str(i),)) for i, pair in enumerate(dataset.pairs))
 
 
 def _clusters(dataset: PictureDataset) -> list[list[int]]:
@@ -62,8 +78,9 @@ def _why_short(
     [(caption, times)] = counts.most_common(1) or [("", 0)]
     if times > 1:
         why = (
-            f"The caption {caption!r} links {times} of these: give them captions of their own, or "
-            f"leave them out with dataset.subset(…)"
+            f"The caption {caption!r} links {times} of these: if it is the name of a class, pass "
+            f"classes=True; else give them captions of their own, or leave them out with "
+            f"dataset.subset(…)"
         )
     elif len(largest) > 1:
         why = "They look the same: leave copies out with dataset.subset(…)"

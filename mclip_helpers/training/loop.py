@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..data import DistinctBatches, PictureDataset, set_epoch
 from ..evaluation import evaluate
 from ..loss import NotFiniteError, clamp_logit_scale, contrastive_loss
-from ..model import Clip, ClipModel, require_clip
+from ..model import Clip, require_clip
 from .checkpoint import Checkpoint, file_path
 from .fingerprint import run_fingerprint
 from .first_step import require_reached
@@ -42,6 +42,7 @@ def train(
     seed: int = 0,
     augment: Callable[[Image.Image], Image.Image] | None = None,
     train_logit_scale: bool = False,
+    classes: bool = False,
     evaluate_on: Mapping[str, PictureDataset] | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
@@ -54,6 +55,10 @@ def train(
     in fp16, the gradient scaler skips a step whose scaled gradients overflow. `seed` decides the
     batches, the captions drawn, dropout and augmentations; the random start of the adapters comes
     before, from `inject_lora`: call `torch.manual_seed` ahead of that.
+
+    No batch holds two pairs that are equally good answers to each other (`PictureDataset`). Where
+    many pictures share a caption, the name of a class, that leaves out too many: with `classes`,
+    batches are of any pairs, and the loss counts every pair with the same caption as right.
 
     `checkpoint` is a file that is replaced after each epoch. If it exists, the run goes on from
     there and ends bit for bit where an uninterrupted run would (on the same kind of machine); it
@@ -77,6 +82,7 @@ def train(
         warmup=warmup,
         seed=seed,
         train_logit_scale=train_logit_scale,
+        classes=classes,
     )
     require_evaluable(evaluate_on)
     path = None if checkpoint is None else file_path(checkpoint)
@@ -131,7 +137,7 @@ def train_step(
     """
     model, optimizer, scaler = state.model, state.optimizer, state.scaler
     optimizer.zero_grad()
-    loss = _loss(clip, model, images, tokens)
+    loss = _loss(clip, state, images, tokens)
     scaler.scale(loss).backward()
     if scaler.is_enabled():
         scaler.unscale_(optimizer)
@@ -140,7 +146,7 @@ def train_step(
     else:
         _check_gradients(model)
     if not state.reached:
-        require_reached(model, lambda: scaler.scale(_loss(clip, model, images, tokens)))
+        require_reached(model, lambda: scaler.scale(_loss(clip, state, images, tokens)))
         state.reached = True
     scaler.step(optimizer)
     scaler.update()
@@ -149,12 +155,21 @@ def train_step(
     return loss.item()
 
 
-def _loss(clip: Clip, model: ClipModel, images: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def _loss(
+    clip: Clip, state: TrainingState, images: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
+    model = state.model
     with clip.compute.autocast():
         image_features = model.encode_image(images.to(clip.device))
         text_features = model.encode_text(tokens.to(clip.device))
     scale = model.logit_scale.exp()
-    return contrastive_loss(image_features.float(), text_features.float(), scale)
+    classes = _same_captions(tokens).to(clip.device) if state.classes else None
+    return contrastive_loss(image_features.float(), text_features.float(), scale, classes)
+
+
+def _same_captions(tokens: torch.Tensor) -> torch.Tensor:
+    """Rows of `tokens` (N, context) numbered so that equal ones have one number: (N)."""
+    return tokens.unique(dim=0, return_inverse=True)[1]
 
 
 def _progress_bar(batches: DataLoader, title: str, shown: bool) -> tqdm:

@@ -41,6 +41,7 @@ class Settings:
     warmup: float
     seed: int
     train_logit_scale: bool
+    classes: bool
 
     def __post_init__(self) -> None:
         checked = {
@@ -53,10 +54,9 @@ class Settings:
         }
         for name, value in checked.items():  # plain numbers, which JSON can hold
             object.__setattr__(self, name, value)
-        if not isinstance(self.train_logit_scale, bool):
-            raise ValueError(
-                f"train_logit_scale is {self.train_logit_scale!r}; it must be True or False"
-            )
+        for name in ("train_logit_scale", "classes"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ValueError(f"{name} is {value!r}; it must be True or False")
 
 
 def require_evaluable(evaluate_on: object) -> None:
@@ -108,6 +108,7 @@ def set_up(
         seed=settings.seed,
         augment=augment,
         workers=clip.compute.workers,
+        classes=settings.classes,
     )
     require_multiplier(clip.model.logit_scale)
     clip.model.logit_scale.requires_grad_(settings.train_logit_scale)
@@ -125,6 +126,7 @@ def set_up(
         optimizer=optimizer,
         scheduler=scheduler,
         scaler=clip.compute.scaler(),
+        classes=settings.classes,
     )
     return batches, state
 
