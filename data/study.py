@@ -21,18 +21,15 @@ A line of study.jsonl is one run, with the rank of every picture. The parts:
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 import mclip_helpers as mh
-from mclip_helpers.comparison import WAYS, Run, Task, difference, run
+from mclip_helpers.comparison import WAYS, Run, Study, Task, run
 from mclip_helpers.comparison.runs import Adapted, measure
 from mclip_helpers.comparison.study import (
     ALL_WAYS,
@@ -43,8 +40,8 @@ from mclip_helpers.comparison.study import (
     EPOCHS,
     LOOKS,
     Job,
-    Study,
-    read_study,
+    read_runs,
+    write_run,
 )
 from mclip_helpers.files import data_folder
 
@@ -100,26 +97,17 @@ def do(job: Job) -> Run:
     return run(its_task, ALL_WAYS[job.way], **numbers, seed=job.seed, shown=False)
 
 
-def write_down(path: Path, job: Job) -> Run:
-    """Do a run that is missing, and add its line to the file as soon as it is done."""
+def do_and_write(path: Path, job: Job) -> Run:
+    """Do a run that is missing, add its line to the file as soon as it is done, and say so."""
     result = do(job)
-    entry = {
-        "job": dataclasses.asdict(job),
-        "run": dataclasses.asdict(result),
-        "torch": version("torch"),
-    }
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry, separators=(",", ":")) + "\n")
-    numbers = "" if job.lr is None else f" lr {job.lr:g} × {job.epochs}"
-    numbers += "" if job.pictures is None else f", {job.pictures} pictures"
-    print(
-        f"{job.purpose} {job.look}: {job.way}{numbers}{'' if job.replay else ', no replay'} "
-        f"seed {job.seed}: R@1 {result.recall():.1%}, R@5 {result.recall(5):.1%}, "
-        f"kept {result.recall_kept():.1%}; {result.seconds:.0f} s"
-        + ("; diverged" if result.diverged else ""),
-        flush=True,
-    )
+    write_run(path, job, result)
+    print(f"{job}: {result}", flush=True)
     return result
+
+
+def open_study(path: Path) -> Study:
+    """What the file has; what is missing is done when it is asked for."""
+    return Study(read_runs(path), functools.partial(do_and_write, path))
 
 
 def ways(study: Study, look: str) -> None:
@@ -162,29 +150,16 @@ PARTS: dict[str, tuple[Callable[[Study, str], None], Sequence[str]]] = {
 def show(study: Study) -> None:
     """The tables of the first part, as far as they are known."""
     for look in LOOKS:
-        rows = []
-        for way in WAYS:
-            try:
-                base, setting, runs = (
-                    study.base(look),
-                    study.chosen(look, way),
-                    study.measured(look, way),
-                )
-            except KeyError:  # not done yet
-                continue
-            gain = difference([r.new for r in runs], [base.new])
-            rows.append([way, "–" if setting is None else "{:g} × {}".format(*setting)])
-            rows[-1] += [*shares(runs), str(gain)]
-        if rows:
-            rows.insert(0, ["base", "–", *shares([base]), "–"])
-            heading = ["", "chosen", "R@1", "R@5", "kept", "R@1 more than the base"]
-            print(f"\n{look}\n{mh.draw.Table(heading, rows)}")
+        known = [way for way in WAYS if is_known(study, look, way)]
+        if known:
+            print(f"\n{look}\n{mh.draw.ways(study.compared(look, known))}")
 
 
-def shares(runs: Sequence[Run]) -> list[str]:
-    """R@1, R@5 and R@1 in the old look: the mean over the runs."""
-    numbers = [(run.recall(), run.recall(5), run.recall_kept()) for run in runs]
-    return [f"{sum(column) / len(runs):.1%}" for column in zip(*numbers, strict=True)]
+def is_known(study: Study, look: str, way: str) -> bool:
+    try:
+        return bool(study.base(look) and study.measured(look, way))
+    except KeyError:
+        return False
 
 
 def main() -> None:
@@ -196,15 +171,15 @@ def main() -> None:
     torch.set_num_threads(1)  # the same sums on every machine, and room for one look on each core
     path = data_folder() / "study.jsonl"
     if args.show:
-        show(read_study(path))
+        show(Study(read_runs(path)))
         return
-    study = read_study(path, functools.partial(write_down, path))
+    study = open_study(path)
     for part in args.parts:
         its_own, its_looks = PARTS[part]
         for look in args.looks:
             if look in its_looks:
                 its_own(study, look)
-    show(read_study(path))
+    show(study)
 
 
 if __name__ == "__main__":

@@ -4,27 +4,42 @@ ways          what each way trains
 runs          one way, trained and measured
 choose        learning rate and length, in the same way for all
 bootstrap     how sure a difference is
+result        several ways side by side, and which to take
+advice        the same in words
+own           your own pictures
 study         what was measured on nano: data/study.jsonl
 """
 
+from .advice import advice
 from .bootstrap import Difference, difference
 from .choose import choose
+from .own import Plan, are_classes, compare, describe, plan
+from .result import Comparison, Recommendation, recommend
 from .runs import Run, Task, run
 from .study import Study, read_study
 from .ways import WAYS, Way, adapt_batch_norm, first_layers, regions
 
 __all__ = [
     "WAYS",
+    "Comparison",
     "Difference",
+    "Plan",
+    "Recommendation",
     "Run",
     "Study",
     "Task",
     "Way",
     "adapt_batch_norm",
+    "advice",
+    "are_classes",
     "choose",
+    "compare",
+    "describe",
     "difference",
     "first_layers",
+    "plan",
     "read_study",
+    "recommend",
     "regions",
     "run",
 ]

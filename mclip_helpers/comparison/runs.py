@@ -23,7 +23,7 @@ class Task:
 
     `learn` is trained on, replay included, in batches of `batch_size`. `new` and `kept` are
     evaluated: pictures of the new kind, and of the kind that is not to be forgotten (None if there
-    is none). `base()` loads a fresh model.
+    is none). `base()` loads a fresh model. With `classes`, captions are names of classes (`train`).
     """
 
     base: Callable[[], Clip]
@@ -32,6 +32,7 @@ class Task:
     kept: PictureDataset | None
     batch_size: int
     augment: Callable[[Image.Image], Image.Image] | None = field(default_factory=Jitter)
+    classes: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Run:
     new: list[int]
     kept: list[int]
     diverged: bool = False
+
+    def __str__(self) -> str:
+        kept = f", kept {self.recall_kept():.1%}" if self.kept else ""
+        end = ", diverged" if self.diverged else ""
+        return f"R@1 {self.recall():.1%}, R@5 {self.recall(5):.1%}{kept}; {self.seconds:.0f} s{end}"
 
     def recall(self, k: int = 1) -> float:
         """The share of the new pictures whose caption is among the first k."""
@@ -93,7 +99,9 @@ def adapt(
     clip, prepare = task.base(), way.prepare
     if prepare is None:
         began = time.perf_counter()
-        adapt_batch_norm(clip, task.learn, task.batch_size, seed=seed, shown=shown)
+        adapt_batch_norm(
+            clip, task.learn, task.batch_size, seed=seed, classes=task.classes, shown=shown
+        )
         return Adapted(clip, seconds=time.perf_counter() - began)
     torch.manual_seed(seed)
     prepare(clip)
@@ -108,6 +116,7 @@ def adapt(
             lr=lr,
             seed=seed,
             augment=task.augment,
+            classes=task.classes,
             progress=shown,
         )
     except TrainingDiverged:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from torch import nn
 
+from ..files import data_folder
 from ..lora import lora_targets
+from ..training.recipes import NANO_RATES
 from .choose import choose
+from .result import Comparison
 from .runs import Run
 from .ways import WAYS, Way, first_layers, lora, regions
 
@@ -68,20 +73,37 @@ class Job:
     pictures: int | None = None
     replay: bool = True
 
+    def __str__(self) -> str:
+        setting = [] if self.lr is None else [f"lr {self.lr:g} × {self.epochs} epochs"]
+        few = [] if self.pictures is None else [f"{self.pictures} pictures"]
+        alone = [] if self.replay else ["no replay"]
+        more = ", ".join([*setting, *few, *alone, f"seed {self.seed}"])
+        return f"{self.purpose} {self.look}, {self.way}: {more}"
+
 
 class Study:
-    """Runs by their job. One that is not there is asked of `missing(job)`, once."""
+    """Runs by their job. One that is not there is asked of `do(job)`, once.
 
-    def __init__(self, runs: Mapping[Job, Run], missing: Callable[[Job], Run] | None = None):
-        self.runs = dict(runs)
-        self.missing = missing
+    `rates` are the learning rates of each method, and `epochs` the length of the shorter tries by
+    the number of pictures.
+    """
+
+    def __init__(
+        self,
+        runs: Mapping[Job, Run],
+        do: Callable[[Job], Run] | None = None,
+        *,
+        rates: Mapping[str, Sequence[float]] = NANO_RATES,
+        epochs: Mapping[int | None, int] = EPOCHS,
+    ):
+        self.runs, self.do, self.rates, self.epochs = dict(runs), do, rates, epochs
 
     def run(self, job: Job) -> Run:
         """KeyError if it is not there, and nobody does it."""
         if job not in self.runs:
-            if self.missing is None:
+            if self.do is None:
                 raise KeyError(f"{job} is not in the study; data/study.py does what is missing")
-            self.runs[job] = self.missing(job)
+            self.runs[job] = self.do(job)
         return self.runs[job]
 
     def base(self, look: str) -> Run:
@@ -96,13 +118,12 @@ class Study:
         def attempt(lr: float, epochs: int) -> Run:
             return self.run(Job("choose", look, way, lr, epochs, pictures=pictures))
 
-        return choose(attempt, WAYS[way], EPOCHS[pictures])
+        return choose(attempt, self.rates[WAYS[way].method], self.epochs[pictures])
 
     def measured(self, look: str, way: str, pictures: int | None = None) -> list[Run]:
         """The three seeds on the test split, with what was chosen."""
         lr, epochs = self.chosen(look, way, pictures) or (None, None)
-        job = Job("measure", look, way, lr, epochs, pictures=pictures)
-        return self._seeds(job)
+        return self._seeds(Job("measure", look, way, lr, epochs, pictures=pictures))
 
     def without_replay(self, look: str, way: str) -> list[Run]:
         """The same with as many steps, and no picture of the old look."""
@@ -114,12 +135,31 @@ class Study:
         """The three seeds with FIXED, for ways that are to differ in one thing alone."""
         return self._seeds(Job("measure", look, way, *FIXED))
 
+    def compared(self, look: str, ways: Sequence[str] = tuple(WAYS)) -> Comparison:
+        """The ways side by side, on the test split."""
+        return Comparison(
+            self.base(look),
+            {way: self.measured(look, way) for way in ways},
+            {way: self.chosen(look, way) for way in ways},
+        )
+
     def _seeds(self, job: Job) -> list[Run]:
         return [self.run(dataclasses.replace(job, seed=seed)) for seed in SEEDS]
 
 
-def read_study(path: Path, missing: Callable[[Job], Run] | None = None) -> Study:
-    """The runs in `path`, a line for each; none if there is no such file."""
+def read_runs(path: Path) -> dict[Job, Run]:
+    """The runs in a file, a line for each; none if there is no such file."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    entries = map(json.loads, lines)
-    return Study({Job(**e["job"]): Run(**e["run"]) for e in entries}, missing)
+    return {Job(**entry["job"]): Run(**entry["run"]) for entry in map(json.loads, lines)}
+
+
+def write_run(path: Path, job: Job, run: Run) -> None:
+    """Add a line to the file, with the version of PyTorch that made it."""
+    entry = {"job": asdict(job), "run": asdict(run), "torch": torch.__version__}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+
+
+def read_study() -> Study:
+    """What was measured on `nano`: data/study.jsonl."""
+    return Study(read_runs(data_folder() / "study.jsonl"))

@@ -15,8 +15,6 @@ from ..model import Clip
 from ..progress import progress
 
 RANK, ALPHA = 8, 16
-LORA_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-FULL_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 # How image towers number their blocks: visual.trunk.stages.1.…, visual.transformer.resblocks.7.…
 BLOCK = re.compile(r"\.(?:stages|blocks|resblocks|layers|layer)\.(\d+)\.")
 
@@ -26,13 +24,13 @@ class Way:
     """One way to adapt a model.
 
     `says` is what it trains, in words. `prepare(clip)` makes a fresh clip ready for `train`: what
-    is to be trained requires a gradient. It is None for the way that trains nothing. `rates` are
-    the learning rates to choose from, each about three times the one before.
+    is to be trained requires a gradient. It is None for the way that trains nothing. `method` is
+    what a recipe calls it: its learning rates are `recipe(clip).rates[method]`.
     """
 
     says: str
     prepare: Callable[[Clip], object] | None
-    rates: tuple[float, ...] = ()
+    method: str = ""
 
 
 def regions(model: nn.Module) -> dict[str, list[str]]:
@@ -67,21 +65,39 @@ def first_layers(model: nn.Module) -> list[str]:
     return [name for _, names in places[:end] for name in names]
 
 
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """The batch norm layers of the image tower."""
+    kinds = nn.modules.batchnorm._BatchNorm
+    return [layer for layer in model.get_submodule("visual").modules() if isinstance(layer, kinds)]
+
+
 def adapt_batch_norm(
-    clip: Clip, dataset: PictureDataset, batch_size: int, *, seed: int = 0, shown: bool = True
+    clip: Clip,
+    dataset: PictureDataset,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    classes: bool = False,
+    shown: bool = True,
 ) -> None:
     """Let the image tower's batch norm see all pictures once, in shuffled batches; no gradient.
 
     Its running mean and variance move towards the batches' own, by the layers' momentum (0.1).
-    Nothing else changes. ValueError if the image tower has no batch norm. Source: Li et al. 2016,
-    "Revisiting Batch Normalization for Practical Domain Adaptation" (AdaBN).
+    Nothing else changes. `classes` as in `train`. ValueError if the image tower has no batch norm.
+    Source: Li et al. 2016, "Revisiting Batch Normalization for Practical Domain Adaptation"
+    (AdaBN).
     """
-    kinds = nn.modules.batchnorm._BatchNorm
-    norms = [layer for layer in clip.model.visual.modules() if isinstance(layer, kinds)]
+    norms = batch_norms(clip.model)
     if not norms:
         raise ValueError("this model's image tower has no batch norm")
     batches = loader(
-        dataset, clip, batch_size, shuffle=True, seed=seed, workers=clip.compute.workers
+        dataset,
+        clip,
+        batch_size,
+        shuffle=True,
+        seed=seed,
+        workers=clip.compute.workers,
+        classes=classes,
     )
     clip.model.eval()
     for norm in norms:
@@ -110,7 +126,7 @@ def lora(
     def prepare(clip: Clip) -> object:
         return inject_lora(clip.model, rank, alpha, targets=targets(clip.model))
 
-    return Way(says, prepare, LORA_RATES)
+    return Way(says, prepare, "LoRA")
 
 
 def _full_held(clip: Clip) -> None:
@@ -124,7 +140,7 @@ def _full(clip: Clip) -> None:
 
 WAYS = {
     "batch norm": Way("nothing: batch norm's statistics see the new pictures once", None),
-    "heads": Way("the last layer of each tower", _heads, (1e-3, 3e-3, 1e-2, 3e-2)),
+    "heads": Way("the last layer of each tower", _heads, "heads"),
     "LoRA": lora(
         lambda model: lora_targets(model, "image"),
         f"adapters of rank {RANK} on every layer of the image tower",
@@ -133,7 +149,14 @@ WAYS = {
         first_layers, f"adapters of rank {RANK} on the first half of the image tower"
     ),
     "full, batch norm held": Way(
-        "every parameter; batch norm's statistics stay", _full_held, FULL_RATES
+        "every parameter; batch norm's statistics stay", _full_held, "full"
     ),
-    "full": Way("every parameter, and batch norm's statistics move", _full, FULL_RATES),
+    "full": Way("every parameter, and batch norm's statistics move", _full, "full"),
 }
+
+
+def possible_ways(model: nn.Module) -> list[str]:
+    """Those of WAYS that are not the same in this model: without batch norm, two of them are."""
+    if batch_norms(model):
+        return list(WAYS)
+    return [way for way in WAYS if way not in ("batch norm", "full, batch norm held")]

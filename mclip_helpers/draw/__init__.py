@@ -17,6 +17,7 @@ from .matrix_rows import matrices
 from .retrieval import answers, probabilities, ranking, similarity
 from .token_chips import tokens
 from .training_curves import history
+from .ways import gains, ways
 
 __all__ = [  # noqa: RUF022 (grouped as the notebooks meet them)
     # What a drawing is, and the colours
@@ -44,4 +45,6 @@ __all__ = [  # noqa: RUF022 (grouped as the notebooks meet them)
     "adapter_gradients",
     # 05 train
     "history",
+    "ways",
+    "gains",
 ]

@@ -28,9 +28,7 @@ def run_fingerprint(
     return {
         "model": base_name(model),
         "pairs": len(dataset),
-        "pictures and captions": _hash(
-            f"{pair.digest} {pair.captions}".encode() for pair in dataset.pairs
-        ),
+        "pictures and captions": dataset_hash(dataset),
         "trainable tensors": len(parameters),
         "trainable parameters": sum(p.numel() for p in parameters.values()),
         "names of trainable tensors": _hash(
@@ -50,6 +48,11 @@ def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[st
         for name, value in current.items()
         if saved.get(name) != value
     ]
+
+
+def dataset_hash(dataset: PictureDataset) -> str:
+    """A hash of the pixels and captions of all pairs, in their order."""
+    return _hash(f"{pair.digest} {pair.captions}".encode() for pair in dataset.pairs)
 
 
 def _hash(parts: Iterable[bytes]) -> str:

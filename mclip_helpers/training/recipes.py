@@ -1,7 +1,7 @@
 """Settings to start from, for each model: what a notebook needs instead of asking for its name.
 
-For `nano` they were measured (benchmarks/learning_rates.py). For Apple's models they come from the
-literature, with a batch that fits into memory; treat them as a first guess.
+For `nano` they were measured (data/study.py). For Apple's models they come from the literature,
+with a batch that fits into memory; treat them as a first guess.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ MB_PER_PAIR = {
     "MobileCLIP2-S3": 345,
     "MobileCLIP2-S4": 464,
 }
+NANO_RATES = {  # each about three times the one before
+    "LoRA": (1e-3, 3e-3, 1e-2, 3e-2),
+    "full": (1e-4, 3e-4, 1e-3, 3e-3),
+    "heads": (1e-3, 3e-3, 1e-2, 3e-2),
+}
 UNKNOWN_MODEL_MB = 500  # more than any of those
 MEMORY_SHARE = 0.5  # the rest is for weights, for gradients in flight, and for other notebooks
 
@@ -39,7 +44,8 @@ class Recipe:
     """How to fine-tune one model on one machine; `str()` is the readable form.
 
     `lr` has a learning rate for each method: "LoRA", "full" (every parameter) and "heads" (the last
-    layer of each tower). `expect` says what the model knows, and where the numbers come from.
+    layer of each tower); `rates` has those to choose from. `expect` says what the model knows, and
+    where the numbers come from.
     """
 
     targets: str
@@ -48,6 +54,7 @@ class Recipe:
     batch_size: int
     epochs: int
     lr: Mapping[str, float]
+    rates: Mapping[str, tuple[float, ...]]
     expect: str
 
     def __str__(self) -> str:
@@ -93,20 +100,28 @@ def _of_model(clip: Clip) -> Recipe:
             batch_size=128,
             epochs=5,
             lr={"LoRA": 1e-3, "full": 1e-4, "heads": 1e-3},
+            rates=NANO_RATES,
             expect="nano knows emoji by their names, most of all in Twemoji's style, and nothing "
             "else. These numbers were chosen on its validation split.",
         )
+    lr = {"LoRA": 2e-4, "full": 1e-5, "heads": 1e-4}
     return Recipe(
         targets="image",
         rank=8,
         alpha=16,
         batch_size=_batch_that_fits(clip),
         epochs=5,
-        lr={"LoRA": 2e-4, "full": 1e-5, "heads": 1e-4},
+        lr=lr,
+        rates={method: _around(rate) for method, rate in lr.items()},
         expect=f"{clip.name} has read captions of the open web: emoji are a small part of what it "
         "knows, photographs a large one. These numbers are a first guess from the literature; "
         "choose your own on a validation split.",
     )
+
+
+def _around(rate: float) -> tuple[float, ...]:
+    """Four learning rates from a third of `rate` to ten times as much, of one digit each."""
+    return tuple(float(f"{rate * factor:.0e}") for factor in (1 / 3, 1, 3, 10))
 
 
 def _batch_that_fits(clip: Clip) -> int:
