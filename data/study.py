@@ -93,8 +93,8 @@ def do(job: Job) -> Run:
     its_task = task(job.purpose, job.look, job.pictures, job.replay)
     if job.way == BASE:
         return measure(Adapted(its_task.base()), its_task, shown=False)
-    numbers = {"lr": job.lr or 0.0, "epochs": job.epochs or 0}
-    return run(its_task, ALL_WAYS[job.way], **numbers, seed=job.seed, shown=False)
+    lr, epochs = job.lr or 0.0, job.epochs or 0
+    return run(its_task, ALL_WAYS[job.way], lr=lr, epochs=epochs, seed=job.seed, shown=False)
 
 
 def do_and_write(path: Path, job: Job) -> Run:

@@ -2,10 +2,10 @@
 
     mclip-compare --model MobileCLIP2-S0 --pictures my-pictures
 
-Each way (batch norm only, heads, LoRA, LoRA on the first layers, full) gets the same five tries for
-its learning rate and length on a validation split, and is then trained three times and measured on a
-test split. The table, a picture and the advice are written into a folder. The command can be stopped
-at any time: called again, it goes on after the last run that was finished.
+Each way (batch norm only, heads, LoRA, LoRA on the first layers, full) gets the same five tries
+for its learning rate and length on a validation split, and is then trained three times and measured
+on a test split. The table, a picture and the advice are written into a folder. The command can be
+stopped at any time: called again, it goes on after the last run that was finished.
 """
 
 from __future__ import annotations

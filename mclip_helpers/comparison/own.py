@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ VAL, TEST = 0.15, 0.25  # shares of the pictures; the rest is learned
 STEPS = 110  # about as many as the study's shorter tries have
 FEWEST_EPOCHS = 3
 NAME = "yours"  # in the place of a look
-MANY = 4  # pictures for each caption, on average: then captions are names of classes
+MANY = 2  # pictures for each caption, on average: then captions are names of classes
 
 
 @dataclass(frozen=True)
@@ -116,16 +117,16 @@ def compare(it: Plan, folder: str | Path, *, shown: bool = True) -> Comparison:
     path = Path(folder) / f"runs-{_key(it)}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     runs = read_runs(path)
-    done = len(runs)
+    done, bars = len(runs), shown and sys.stdout.isatty()  # in a file, bars are only noise
 
     def do(job: Job) -> Run:
         nonlocal done
         task = it.choose if job.purpose == "choose" else it.measure
         if job.way == BASE:
-            result = measure(Adapted(task.base()), task, shown=shown)
+            result = measure(Adapted(task.base()), task, shown=bars)
         else:
-            numbers = {"lr": job.lr or 0.0, "epochs": job.epochs or 0}
-            result = run(task, WAYS[job.way], **numbers, seed=job.seed, shown=shown)
+            lr, epochs = job.lr or 0.0, job.epochs or 0
+            result = run(task, WAYS[job.way], lr=lr, epochs=epochs, seed=job.seed, shown=bars)
         write_run(path, job, result)
         done += 1
         if shown:

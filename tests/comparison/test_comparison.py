@@ -115,6 +115,9 @@ def test_a_run_that_diverges_says_so_and_is_measured_where_it_stopped(task):
     assert not run(task, WAYS["LoRA"], lr=1e-3, epochs=1, seed=0, shown=False).diverged
 
 
+RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+
+
 def attempts(recalls: dict[tuple[float, int], int], diverged: set[tuple[float, int]] = frozenset()):
     """What is tried, in order, and a function that finds so many of ten pictures."""
     tried: list[tuple[float, int]] = []
@@ -128,20 +131,19 @@ def attempts(recalls: dict[tuple[float, int], int], diverged: set[tuple[float, i
 
 
 def test_the_best_rate_is_tried_for_twice_as_long():
-    rates = WAYS["LoRA"].rates
     tried, attempt = attempts({(3e-3, 10): 5, (1e-2, 10): 4, (3e-3, 20): 6})
-    assert choose(attempt, WAYS["LoRA"], 10) == (3e-3, 20)
-    assert sorted(set(tried)) == sorted([*((lr, 10) for lr in rates), (3e-3, 20)])
+    assert choose(attempt, RATES, 10) == (3e-3, 20)
+    assert sorted(set(tried)) == sorted([*((lr, 10) for lr in RATES), (3e-3, 20)])
     _, attempt = attempts({(3e-3, 10): 5, (3e-3, 20): 4})
-    assert choose(attempt, WAYS["LoRA"], 10) == (3e-3, 10)
+    assert choose(attempt, RATES, 10) == (3e-3, 10)
 
 
 def test_a_try_that_diverges_is_not_chosen():
     _, attempt = attempts({(1e-2, 10): 9, (3e-3, 10): 5, (3e-3, 20): 8}, {(1e-2, 10), (3e-3, 20)})
-    assert choose(attempt, WAYS["LoRA"], 10) == (3e-3, 10)
-    everything = {(lr, 10) for lr in WAYS["LoRA"].rates}
+    assert choose(attempt, RATES, 10) == (3e-3, 10)
+    everything = {(lr, 10) for lr in RATES}
     with pytest.raises(ValueError, match="diverges at each"):
-        choose(attempts({}, everything)[1], WAYS["LoRA"], 10)
+        choose(attempts({}, everything)[1], RATES, 10)
 
 
 def test_ranks_are_those_that_evaluate_counts(nano, emoji):
