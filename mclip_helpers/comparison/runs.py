@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from peft import PeftModel
 from PIL import Image
 
 from ..data import Jitter, PictureDataset
@@ -79,12 +80,16 @@ def picture_ranks(clip: Clip, dataset: PictureDataset, *, shown: bool = True) ->
 
 @dataclass(frozen=True)
 class Adapted:
-    """A clip that was adapted, and what it took; the rest as in `Run`."""
+    """A clip that was adapted, and what it took; the rest as in `Run`.
+
+    `peft` is what `inject_lora` returned, where that was the way: `save_adapter` takes it.
+    """
 
     clip: Clip
     trained: int = 0
     seconds: float = 0.0
     diverged: bool = False
+    peft: PeftModel | None = None
 
 
 def adapt(
@@ -104,7 +109,7 @@ def adapt(
         )
         return Adapted(clip, seconds=time.perf_counter() - began)
     torch.manual_seed(seed)
-    prepare(clip)
+    prepared = prepare(clip)
     trained = sum(p.numel() for p in trainable_parameters(clip.model).values())
     began, diverged = time.perf_counter(), False
     try:
@@ -121,7 +126,9 @@ def adapt(
         )
     except TrainingDiverged:
         diverged = True
-    return Adapted(clip, trained, time.perf_counter() - began, diverged)
+    seconds = time.perf_counter() - began
+    peft = prepared if isinstance(prepared, PeftModel) else None
+    return Adapted(clip, trained, seconds, diverged, peft)
 
 
 def measure(adapted: Adapted, task: Task, *, shown: bool = True) -> Run:

@@ -52,7 +52,7 @@ def save_adapter(
     path: str | Path,
     *,
     data: str = "",
-    metrics: Mapping[str, tuple[float, float]] | None = None,
+    metrics: Mapping[str, Sequence[float]] | None = None,
     merged: bool = False,
 ) -> Path:
     """Write the adapter to the folder `path`: whole, or not at all. Returns the folder.
@@ -61,7 +61,8 @@ def save_adapter(
     (the base's name and fingerprint, the value of `logit_scale`, a checksum of every file) and
     README.md, a model card. For the card, `data` describes in a sentence or two what was trained
     with and whom to credit, and `metrics` gives shares (0…1) before and after, by the metrics'
-    names. Both are shown as the text that they are.
+    names; two more numbers are the interval of 95 % of the difference. Both are shown as the text
+    that they are.
 
     With `merged`, the folder `merged/` holds the merged model in open_clip's own format, for people
     who have open_clip and nothing else: `create_model_and_transforms("local-dir:…/merged")`.
@@ -121,8 +122,8 @@ def _require_saveable(peft: PeftModel, merged: bool) -> None:
 
 
 def _checked_metrics(
-    data: str, metrics: Mapping[str, tuple[float, float]] | None
-) -> dict[str, tuple[float, float]]:
+    data: str, metrics: Mapping[str, Sequence[float]] | None
+) -> dict[str, tuple[float, ...]]:
     """`metrics` as floats. ValueError unless the card can show them and `data`."""
     metrics = {} if metrics is None else metrics
     if not isinstance(metrics, Mapping):
@@ -134,14 +135,18 @@ def _checked_metrics(
             raise ValueError(f"{what} is {text!r} (a {type(text).__name__}); it must be a text")
         if any("\ud800" <= letter <= "\udfff" for letter in text):
             raise ValueError(f"{what} has half a character in it (a lone surrogate): {text!r}")
-    checked = {}
+    checked: dict[str, tuple[float, ...]] = {}
     for name, pair in metrics.items():
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
+        if not isinstance(pair, tuple | list) or len(pair) not in (2, 4):
             raise ValueError(
-                f"metrics[{name!r}] is {pair!r}; it must be two shares: (before, after)"
+                f"metrics[{name!r}] is {pair!r}; it must be two shares, (before, after), or four "
+                f"numbers, (before, after, low, high), with the interval of the difference"
             )
-        before, after = (finite_number(f"metrics[{name!r}]", x, least=0, most=1) for x in pair)
-        checked[name] = (before, after)
+        bounds = [(0, 1), (0, 1), (-1, 1), (-1, 1)][: len(pair)]
+        checked[name] = tuple(
+            finite_number(f"metrics[{name!r}]", number, least=least, most=most)
+            for number, (least, most) in zip(pair, bounds, strict=True)
+        )
     return checked
 
 
@@ -155,7 +160,7 @@ def _write_folder(
     folder: Path,
     peft: PeftModel,
     data: str,
-    metrics: Mapping[str, tuple[float, float]],
+    metrics: Mapping[str, Sequence[float]],
     merged: bool,
 ) -> None:
     model: ClipModel = peft.get_base_model()

@@ -30,14 +30,15 @@ def write_card(
     config: LoraConfig,
     layers: Sequence[str],
     trained_with: str,
-    metrics: Mapping[str, tuple[float, float]],
+    metrics: Mapping[str, Sequence[float]],
     merged: bool,
 ) -> str:
     """The text of README.md: metadata in YAML, and the card.
 
     `name` and `weights` are the base's, `repository` is where the hub has them; `layers` are the
-    names of the adapted layers. `metrics` are shares (0…1) before and after. An empty
-    `trained_with` and empty `metrics` are shown as "Not given", anything else as the text it is.
+    names of the adapted layers. `metrics` are shares (0…1) before and after, and perhaps the
+    interval of their difference. An empty `trained_with` and empty `metrics` are shown as "Not
+    given", anything else as the text it is.
     """
     licence = _licence(name, weights)
     metadata = ModelCardData(
@@ -58,7 +59,8 @@ def write_card(
         layers=layers,
         towers=Counter(tower_of(layer) for layer in layers),
         trained_with=as_paragraphs(trained_with),
-        metrics=[(as_cell(name), *shares) for name, shares in metrics.items()],
+        metrics=[(as_cell(name), shares[:2], shares[2:]) for name, shares in metrics.items()],
+        intervals=any(len(shares) > 2 for shares in metrics.values()),
         merged=merged,
         is_nano=name == NANO,
         licence=licence,
