@@ -3,6 +3,7 @@
 ways          what each way trains
 runs          one way, trained and measured
 choose        learning rate and length, in the same way for all
+costs         time and memory of a step
 bootstrap     how sure a difference is
 result        several ways side by side, and which to take
 advice        the same in words
@@ -13,6 +14,7 @@ study         what was measured on nano: data/study.jsonl
 from .advice import advice
 from .bootstrap import Difference, difference
 from .choose import choose
+from .costs import Cost, costs
 from .own import Plan, are_classes, compare, describe, plan
 from .result import Comparison, Recommendation, recommend
 from .runs import Run, Task, run
@@ -22,6 +24,7 @@ from .ways import WAYS, Way, adapt_batch_norm, first_layers, regions
 __all__ = [
     "WAYS",
     "Comparison",
+    "Cost",
     "Difference",
     "Plan",
     "Recommendation",
@@ -34,6 +37,7 @@ __all__ = [
     "are_classes",
     "choose",
     "compare",
+    "costs",
     "describe",
     "difference",
     "first_layers",

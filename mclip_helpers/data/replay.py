@@ -29,4 +29,5 @@ def with_replay(
             f"there are {len(known)}; take a share of {most:.2f} or less, or more known pictures"
         )
     generator = torch.Generator().manual_seed(seed_number(seed))
-    return new + known.subset(torch.randperm(len(known), generator=generator)[:count].tolist())
+    drawn = torch.randperm(len(known), generator=generator)[:count]
+    return new + known.subset(drawn.sort().values.tolist())

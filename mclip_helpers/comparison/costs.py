@@ -1,0 +1,75 @@
+"""What a training step of each way costs: time, beside the others, and what autograd keeps."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from ..gradient import trace
+from ..loss import contrastive_loss
+from ..model import Clip
+from ..training.state import trainable_parameters
+from .ways import Way
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One step: its `seconds` (the median), the bytes that autograd has `kept` for the backward pass,
+    and those of gradients and AdamW's two averages in fp32 (`state`).
+    """
+
+    seconds: float
+    kept: int
+    state: int
+
+
+def costs(
+    base: Callable[[], Clip],
+    ways: Mapping[str, Way],
+    images: torch.Tensor,
+    tokens: torch.Tensor,
+    rounds: int = 5,
+) -> dict[str, Cost]:
+    """The cost of a step (forward and backward) of each of `ways` that trains something.
+
+    `base()` loads a fresh model for each, and all take turns, `rounds` times after a first one that
+    does not count: the machine may be busy, but it is for all of them. Compare the seconds with
+    each other; what is kept depends on the model and the batch alone.
+    """
+    clips, kept = {}, {}
+    for name, way in ways.items():
+        if way.prepare is None:
+            continue
+        clips[name] = base()
+        way.prepare(clips[name])
+        with trace(clips[name].model) as tape:
+            _step(clips[name], images, tokens)
+        kept[name] = tape.graph.saved.total
+    seconds: dict[str, list[float]] = {name: [] for name in clips}
+    for _ in range(rounds):
+        for name, clip in clips.items():
+            began = time.perf_counter()
+            _step(clip, images, tokens)
+            seconds[name].append(time.perf_counter() - began)
+    found = {}
+    for name, clip in clips.items():
+        numbers = sum(p.numel() for p in trainable_parameters(clip.model).values())
+        found[name] = Cost(statistics.median(seconds[name]), kept[name], 3 * 4 * numbers)
+    return found
+
+
+def _step(clip: Clip, images: torch.Tensor, tokens: torch.Tensor) -> None:
+    model = clip.model.train()
+    with clip.compute.autocast():
+        image_features = model.encode_image(images.to(clip.device))
+        text_features = model.encode_text(tokens.to(clip.device))
+    scale = model.logit_scale.exp()
+    contrastive_loss(image_features.float(), text_features.float(), scale).backward()
+    for parameter in model.parameters():
+        parameter.grad = None
+    scale.detach().item()  # waits until a GPU has finished
+    model.eval()
