@@ -7,7 +7,8 @@ Folders mirror the notebooks, from what comes first to what uses it:
     names · display → gradient → draw → widgets → machine
 """
 
-from . import draw, widgets
+from . import comparison, draw, widgets
+from .comparison.ways import first_layers, regions
 from .data import (
     SPLITS,
     DataError,
@@ -130,4 +131,8 @@ __all__ = [
     "DeadAdapterError",
     "warmup_cosine",
     "set_epoch",
+    "first_layers",
+    "comparison",
+    # 06_which_tool
+    "regions",
 ]

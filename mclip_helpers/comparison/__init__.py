@@ -17,7 +17,7 @@ from .choose import choose
 from .costs import Cost, costs
 from .own import Plan, are_classes, compare, describe, plan
 from .result import Comparison, Recommendation, recommend
-from .runs import Run, Task, run
+from .runs import Run, Task, picture_ranks, run
 from .study import Study, read_study
 from .ways import WAYS, Way, adapt_batch_norm, first_layers, regions
 
@@ -41,6 +41,7 @@ __all__ = [
     "describe",
     "difference",
     "first_layers",
+    "picture_ranks",
     "plan",
     "read_study",
     "recommend",
