@@ -18,8 +18,8 @@ from .ways import Way
 
 @dataclass(frozen=True)
 class Cost:
-    """One step: its `seconds` (the median), the bytes that autograd has `kept` for the backward pass,
-    and those of gradients and AdamW's two averages in fp32 (`state`).
+    """One step: its `seconds` (the median), the bytes that autograd has `kept` for the backward
+    pass, and those of gradients and AdamW's two averages in fp32 (`state`).
     """
 
     seconds: float

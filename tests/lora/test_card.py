@@ -18,14 +18,11 @@ import yaml
 from conftest import fresh
 from huggingface_hub import ModelCard
 from peft import LoraConfig, PeftConfig, PeftModel
-from safetensors import safe_open
 from torch import nn
 
 import mclip_helpers as mh
 import rehearse
-from mclip_helpers.files import data_folder
 from mclip_helpers.lora import card
-from mclip_helpers.names import clean_name
 
 METRICS = {"R@1, picture to text, of 823 emoji": (0.267, 0.3125)}
 DATA = "718 drawings of emoji. OpenMoji pictures: © the OpenMoji project, CC-BY-SA 4.0"
@@ -181,27 +178,12 @@ def section(text: str, title: str) -> str:
     return text.partition(f"## {title}\n\n")[2].partition("\n\n## ")[0].rstrip("\n")
 
 
-def test_the_card_of_the_stored_adapter_is_what_is_written_from_the_same_facts():
-    folder = data_folder() / "openmoji-adapter"
-    stored = card_in(folder)
-    with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-        adapted = {clean_name(name).partition(".lora_")[0] for name in file.keys()}  # noqa: SIM118
-    layers = [n for n, _ in fresh("nano").model.named_modules() if n in adapted]
-    metrics = {
-        "R@1, picture to text, OpenMoji (new style), validation split": (49 / 111, 56 / 111),
-        "R@1, picture to text, Twemoji (old style), validation split": (102 / 111, 100 / 111),
-    }
-    again = card.write_card(
-        name="nano",
-        weights="nano",
-        repository=None,
-        config=LoraConfig.from_pretrained(folder),
-        layers=layers,
-        trained_with=section(stored, "Trained with"),
-        metrics=metrics,
-        merged=False,
-    )
-    assert again == stored
+def test_an_interval_stands_beside_the_change_that_it_is_of():
+    text = written(metrics={"R@1, new": (0.25, 0.5, 0.2125, 0.3), "R@1, old": (0.9, 0.8)})
+    assert "| | before | after | change in points, interval of 95 % |" in text
+    assert "| R@1, new | 25.0% | 50.0% | +21.2 to +30.0 |" in text
+    assert "| R@1, old | 90.0% | 80.0% | not given |" in text
+    assert "interval" not in written(metrics={"R@1, old": (0.9, 0.8)})
 
 
 def test_the_base_is_named_with_its_place_on_the_hub():

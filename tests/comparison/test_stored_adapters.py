@@ -1,0 +1,49 @@
+"""The adapters that the project brings along are what the study says of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import fresh
+
+import mclip_helpers as mh
+from mclip_helpers.comparison import picture_ranks, read_study
+
+DATA = Path(__file__).parents[2] / "data"
+
+
+def script(name: str):
+    """A script of data/, as a module."""
+    spec = importlib.util.spec_from_file_location(name, DATA / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+study, train_adapters = script("study"), script("train_adapters")
+
+
+@pytest.mark.parametrize("look", study.LOOKS)
+def test_an_adapter_ranks_the_test_pictures_as_the_study_did(look):
+    way, _, _ = train_adapters.best(look)
+    run = read_study().measured(look, way)[train_adapters.SEED]
+    clip = fresh("nano")
+    peft = mh.load_adapter(clip.model, mh.data_folder() / "adapters" / look)
+    assert run.trained == sum(p.numel() for n, p in peft.named_parameters() if ".lora_" in n)
+    ranks = picture_ranks(clip, mh.emoji_dataset(look, "test"), shown=False)
+    same = sum(one == other for one, other in zip(ranks, run.new, strict=True)) / len(ranks)
+    assert same > 0.98, "all, but for what another processor rounds differently"
+
+
+@pytest.mark.parametrize("look", study.LOOKS)
+def test_its_card_has_the_studys_numbers(look):
+    way, lr, epochs = train_adapters.best(look)
+    run = read_study().measured(look, way)[train_adapters.SEED]
+    card = (mh.data_folder() / "adapters" / look / "README.md").read_text(encoding="utf-8")
+    for name, numbers in train_adapters.metrics(look, read_study().base(look), run).items():
+        before, after, low, high = (100 * number for number in numbers)
+        assert f"| {name} | {before:.1f}% | {after:.1f}% | {low:+.1f} to {high:+.1f} |" in card
+    assert f"{epochs} epochs at the learning rate {lr:g}" in card
