@@ -8,7 +8,6 @@ Folders mirror the notebooks, from what comes first to what uses it:
 """
 
 from . import comparison, draw, widgets
-from .comparison.ways import first_layers, regions
 from .data import (
     SPLITS,
     DataError,
@@ -41,6 +40,7 @@ from .lora import (
     lora_layers,
     lora_targets,
     merge_adapter,
+    regions,
     save_adapter,
     split_attention,
     unfreeze_batch_norm,
@@ -131,7 +131,6 @@ __all__ = [
     "DeadAdapterError",
     "warmup_cosine",
     "set_epoch",
-    "first_layers",
     "comparison",
     # 06_which_tool
     "regions",

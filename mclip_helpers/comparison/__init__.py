@@ -19,7 +19,7 @@ from .own import Plan, are_classes, compare, describe, plan
 from .result import Comparison, Recommendation, recommend
 from .runs import Run, Task, picture_ranks, run
 from .study import Study, read_study
-from .ways import WAYS, Way, adapt_batch_norm, first_layers, regions
+from .ways import WAYS, Way, adapt_batch_norm
 
 __all__ = [
     "WAYS",
@@ -40,11 +40,9 @@ __all__ = [
     "costs",
     "describe",
     "difference",
-    "first_layers",
     "picture_ranks",
     "plan",
     "read_study",
     "recommend",
-    "regions",
     "run",
 ]

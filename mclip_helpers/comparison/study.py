@@ -9,15 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from ..files import data_folder
-from ..lora import lora_targets
 from ..training.recipes import NANO_RATES
 from .choose import choose
 from .result import Comparison
 from .runs import Run
-from .ways import WAYS, Way, first_layers, lora, regions
+from .ways import WAYS, lora
 
 LOOKS = ("thermal", "sketch", "openmoji")
 BASE = "base"  # in the place of a way: nothing was done
@@ -33,25 +31,16 @@ RANKS = ((1, 2), (2, 4), (4, 8), (16, 32), (32, 64), (8, 4), (8, 64))  # (rank, 
 FIXED = (1e-2, 10)  # learning rate and epochs where nothing is chosen
 
 
-def _region(region: str) -> Way:
-    def names(model: nn.Module) -> list[str]:
-        return regions(model)[region]
-
-    return lora(names, f"adapters of rank 8 on the image tower's {region} alone")
-
-
-def _rank(rank: int, alpha: float) -> Way:
-    says = f"adapters of rank {rank} and alpha {alpha} on the first half of the image tower"
-    return lora(first_layers, says, rank, alpha)
-
-
-def _text_tower(model: nn.Module) -> list[str]:
-    return lora_targets(model, "text")
-
-
-BY_REGION = {f"LoRA, {region}": _region(region) for region in REGIONS}
-BY_REGION["LoRA, text tower"] = lora(_text_tower, "adapters of rank 8 on the text tower")
-BY_RANK = {f"LoRA, rank {rank}, alpha {alpha}": _rank(rank, alpha) for rank, alpha in RANKS}
+BY_REGION = {
+    f"LoRA, {region}": lora(region, f"adapters of rank 8 on the image tower's {region} alone")
+    for region in REGIONS
+} | {"LoRA, text tower": lora("text", "adapters of rank 8 on the text tower")}
+BY_RANK = {
+    f"LoRA, rank {rank}, alpha {alpha}": lora(
+        "first", f"adapters of rank {rank} and alpha {alpha} on the first half", rank, alpha
+    )
+    for rank, alpha in RANKS
+}
 ALL_WAYS = WAYS | BY_REGION | BY_RANK
 
 

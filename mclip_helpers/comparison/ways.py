@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from ..data import PictureDataset, loader
-from ..lora import freeze_batch_norm, inject_lora, lora_targets
+from ..lora import TARGET_SETS, freeze_batch_norm, inject_lora, regions
 from ..model import Clip
 from ..progress import progress
 
 RANK, ALPHA = 8, 16
-# How image towers number their blocks: visual.trunk.stages.1.…, visual.transformer.resblocks.7.…
-BLOCK = re.compile(r"\.(?:stages|blocks|resblocks|layers|layer)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -31,38 +29,6 @@ class Way:
     says: str
     prepare: Callable[[Clip], object] | None
     method: str = ""
-
-
-def regions(model: nn.Module) -> dict[str, list[str]]:
-    """The "image" targets in the order of the forward pass, by their place in the tower.
-
-    "stem" is what comes before the numbered blocks (or stages), "head" what comes after them, and
-    "block 0" and so on lie between. ValueError if the names of the blocks have no numbers.
-    """
-    names = lora_targets(model, "image")
-    number = {name: int(found[1]) for name in names if (found := BLOCK.search(name))}
-    if not number:
-        raise ValueError(
-            "the blocks of this model's image tower have no numbers in their names; choose layers "
-            "yourself, from lora_targets(model, 'image')"
-        )
-    last = max(names.index(name) for name in number)
-    places: dict[str, list[str]] = {}
-    for i, name in enumerate(names):
-        outside = "stem" if i < last else "head"
-        places.setdefault(f"block {number[name]}" if name in number else outside, []).append(name)
-    return places
-
-
-def first_layers(model: nn.Module) -> list[str]:
-    """The "image" targets in the first half of the image tower's blocks, and before them.
-
-    In a MobileCLIP of four stages: stem and stages 0 and 1. ValueError as in `regions`.
-    """
-    places = list(regions(model).items())
-    blocks = [place for place, _ in places if place not in ("stem", "head")]
-    end = [place for place, _ in places].index(blocks[(len(blocks) + 1) // 2 - 1]) + 1
-    return [name for _, names in places[:end] for name in names]
 
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
@@ -118,13 +84,12 @@ def _heads(clip: Clip) -> None:
         raise ValueError(f"the last layers of a {type(clip.model).__name__} are not known here")
 
 
-def lora(
-    targets: Callable[[nn.Module], Sequence[str]], says: str, rank: int = RANK, alpha: float = ALPHA
-) -> Way:
-    """Adapters on the layers that `targets(model)` names."""
+def lora(targets: str, says: str, rank: int = RANK, alpha: float = ALPHA) -> Way:
+    """Adapters on the layers that `targets` names: a target set, or a region of the image tower."""
 
     def prepare(clip: Clip) -> object:
-        return inject_lora(clip.model, rank, alpha, targets=targets(clip.model))
+        names = targets if targets in TARGET_SETS else regions(clip.model)[targets]
+        return inject_lora(clip.model, rank, alpha, targets=names)
 
     return Way(says, prepare, "LoRA")
 
@@ -141,12 +106,9 @@ def _full(clip: Clip) -> None:
 WAYS = {
     "batch norm": Way("nothing: batch norm's statistics see the new pictures once", None),
     "heads": Way("the last layer of each tower", _heads, "heads"),
-    "LoRA": lora(
-        lambda model: lora_targets(model, "image"),
-        f"adapters of rank {RANK} on every layer of the image tower",
-    ),
+    "LoRA": lora("image", f"adapters of rank {RANK} on every layer of the image tower"),
     "LoRA, first layers": lora(
-        first_layers, f"adapters of rank {RANK} on the first half of the image tower"
+        "first", f"adapters of rank {RANK} on the first half of the image tower"
     ),
     "full, batch norm held": Way(
         "every parameter; batch norm's statistics stay", _full_held, "full"

@@ -17,7 +17,7 @@ from .attention import SplitAttention, fuse_attention, is_fused_attention, split
 from .batch_norm import freeze_batch_norm, unfreeze_batch_norm
 from .inject import inject_lora, lora_layers
 from .state import base_state_dict, fingerprint, merged_state_dict, tensor_bytes
-from .targets import TARGET_SETS, lora_targets, why_not
+from .targets import TARGET_SETS, lora_targets, regions, why_not
 
 __all__ = [
     "TARGET_SETS",
@@ -33,6 +33,7 @@ __all__ = [
     "lora_targets",
     "merge_adapter",
     "merged_state_dict",
+    "regions",
     "save_adapter",
     "split_attention",
     "tensor_bytes",

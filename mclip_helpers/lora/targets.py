@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,8 +12,10 @@ from torch import nn
 from ..names import tower_of
 from .forward import ForwardPass, forward_pass
 
-TARGET_SETS = ("default", "image", "text", "all")
+TARGET_SETS = ("default", "image", "first", "text", "all")
 TOWERS = ("image", "text")
+# How image towers number their blocks: visual.trunk.stages.1.…, visual.transformer.resblocks.7.…
+BLOCK = re.compile(r"\.(?:stages|blocks|resblocks|layers?)\.?(\d+)\.")
 PATIENCE = 1.0  # seconds for all names; a sound pattern takes a millisecond
 
 
@@ -39,6 +42,8 @@ def lora_targets(model: nn.Module, targets: str | Sequence[str] = "default") -> 
 
     - "default": the attention of both towers, and the image tower's last layer (its `head`);
     - "image", "text", "all": every Linear and every 1×1 convolution of that tower, or of both;
+    - "first": those in the first half of the image tower's blocks, and before them (in a MobileCLIP
+      of four stages: stem, stages 0 and 1);
     - a regular expression for whole names, or a list of whole names.
 
     A set leaves out what can't carry an adapter: above all a layer that is never called, because
@@ -58,7 +63,10 @@ def choose_targets(
     """`lora_targets`, and what a set had to leave out: its name → why."""
     layers = _Layers(model)
     if isinstance(targets, str) and targets in TARGET_SETS:
-        names = [name for name in layers.modules if layers.is_in(name, targets)]
+        whole = "image" if targets == "first" else targets
+        names = [name for name in layers.modules if layers.is_in(name, whole)]
+        if targets == "first":
+            names = _first_half(names)
         refused = layers.refused(names)
         chosen = [name for name in names if name not in refused]
         if not chosen:
@@ -69,6 +77,40 @@ def choose_targets(
     if refused:
         raise ValueError(f"{say_first(refused)}. {layers.suggest(next(iter(refused)))}")
     return matched, {}
+
+
+def regions(model: nn.Module) -> dict[str, list[str]]:
+    """The "image" targets in the order of the forward pass, by their place in the tower.
+
+    "stem" is what comes before the numbered blocks (or stages), "head" what comes after them, and
+    "block 0" and so on lie between. ValueError if the names of the blocks have no numbers.
+    """
+    return by_place(lora_targets(model, "image"))
+
+
+def by_place(names: Sequence[str]) -> dict[str, list[str]]:
+    """`regions`, of the names of an image tower's layers in their order."""
+    number = {name: int(found[1]) for name in names if (found := BLOCK.search(name))}
+    if not number:
+        raise ValueError(
+            "the blocks of this model's image tower have no numbers in their names, so nothing "
+            "tells which come first; choose layers yourself, from lora_targets(model, 'image')"
+        )
+    last = max(names.index(name) for name in number)
+    places: dict[str, list[str]] = {}
+    for i, name in enumerate(names):
+        outside = "stem" if i < last else "head"
+        places.setdefault(f"block {number[name]}" if name in number else outside, []).append(name)
+    return places
+
+
+def _first_half(names: Sequence[str]) -> list[str]:
+    """What comes before the second half of the numbered blocks."""
+    places = by_place(names)
+    blocks = [place for place in places if place not in ("stem", "head")]
+    end = list(places).index(blocks[(len(blocks) + 1) // 2 - 1]) + 1
+    second = {name for place in list(places)[end:] for name in places[place]}
+    return [name for name in names if name not in second]
 
 
 def require_each_tower(names: Sequence[str], targets: str | Sequence[str]) -> None:

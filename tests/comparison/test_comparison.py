@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import fresh, skeleton
+from conftest import fresh
 
 import mclip_helpers as mh
 from mclip_helpers.comparison import (
@@ -16,8 +16,6 @@ from mclip_helpers.comparison import (
     adapt_batch_norm,
     choose,
     difference,
-    first_layers,
-    regions,
     run,
 )
 from mclip_helpers.comparison.runs import Adapted, adapt, measure, picture_ranks
@@ -36,30 +34,6 @@ def changed(before: mh.Clip, after: mh.Clip) -> set[str]:
         for name, value in after.model.state_dict().items()
         if name not in old or not torch.equal(value, old[name])
     }
-
-
-def test_first_layers_of_nano_are_its_stem_and_first_two_stages():
-    names = first_layers(fresh("nano").model)
-    assert len(names) == 9
-    places = {name.split(".")[2] + name.split(".")[3] * ("stages" in name) for name in names}
-    assert places == {"stem", "stages0", "stages1"}
-    peft = mh.inject_lora(fresh("nano").model, 8, 16, targets=names)
-    assert peft.get_nb_trainable_parameters()[0] == 12_056
-
-
-def test_regions_are_all_image_targets_in_order():
-    model = fresh("nano").model
-    found = regions(model)
-    assert list(found) == ["stem", "block 0", "block 1", "block 2", "block 3", "head"]
-    assert [name for names in found.values() for name in names] == mh.lora_targets(model, "image")
-    assert first_layers(model) == found["stem"] + found["block 0"] + found["block 1"]
-
-
-def test_first_layers_of_a_vit_are_half_of_its_blocks():
-    names = first_layers(skeleton("MobileCLIP-B").model)
-    blocks = {int(name.split(".blocks.")[1].split(".")[0]) for name in names if ".blocks." in name}
-    assert blocks == set(range(6))
-    assert not any("head" in name for name in names)
 
 
 def test_batch_norm_alone_changes_the_image_towers_statistics_and_nothing_else(emoji):

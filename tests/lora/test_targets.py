@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable
 
 import pytest
-from conftest import CASES, skeleton
+from conftest import CASES, fresh, skeleton
 from lora_checks import DEFAULT_LAYERS, an_attention, untouched
 from torch import nn
 
 import mclip_helpers as mh
 from mclip_helpers.lora import why_not
-from mclip_helpers.lora.targets import TARGET_SETS
+from mclip_helpers.lora.targets import TARGET_SETS, by_place
 
 
 def adaptable(model: nn.Module, tower: str) -> list[str]:
@@ -39,6 +39,10 @@ def test_each_target_set_puts_adapters_where_it_says(name: str, targets: str):
     if targets == "default":
         assert len(found) == DEFAULT_LAYERS[name]
         assert set(found) < set(adaptable(split, "all"))
+    elif targets == "first":
+        whole = adaptable(split, "image")
+        assert 0.1 < len(found) / len(whole) < 0.7
+        assert [layer for layer in whole if layer in found] == found
     else:
         assert found == adaptable(split, targets)
 
@@ -176,3 +180,38 @@ def test_of_many_layers_that_cannot_work_the_first_is_named_and_the_rest_counted
     count = sum(bool(re.fullmatch(blocks, name)) for name, _ in nano.model.named_modules())
     with pytest.raises(ValueError, match=rf"resblocks\.0 is .*\(and {count - 1} more like it\)"):
         mh.inject_lora(nano.model, targets=blocks)
+
+
+# ---- places in the image tower ------------------------------------------------------------------
+
+
+def test_the_first_layers_of_nano_are_its_stem_and_first_two_stages():
+    model = fresh("nano").model
+    found = mh.regions(model)
+    assert list(found) == ["stem", "block 0", "block 1", "block 2", "block 3", "head"]
+    assert [name for names in found.values() for name in names] == mh.lora_targets(model, "image")
+    first = mh.lora_targets(model, "first")
+    assert first == found["stem"] + found["block 0"] + found["block 1"]
+    assert mh.inject_lora(model, 8, 16, targets="first").get_nb_trainable_parameters()[0] == 12_056
+
+
+def test_the_first_layers_of_a_vit_are_half_of_its_blocks():
+    names = mh.lora_targets(skeleton("MobileCLIP-B").model, "first")
+    blocks = {int(name.split(".blocks.")[1].split(".")[0]) for name in names if ".blocks." in name}
+    assert blocks == set(range(6))
+    assert not any("head" in name for name in names)
+
+
+def test_blocks_without_numbers_have_no_order():
+    with pytest.raises(ValueError, match="no numbers in their names"):
+        by_place(["visual.entry.conv", "visual.middle.fc", "visual.exit.fc"])
+
+
+def test_what_lies_before_the_blocks_is_the_stem_and_what_lies_behind_them_the_head():
+    names = [f"visual.{part}.fc" for part in ("in", "layer1.0", "layer1.1", "layer2.0", "out")]
+    assert by_place(names) == {
+        "stem": [names[0]],
+        "block 1": names[1:3],
+        "block 2": [names[3]],
+        "head": [names[4]],
+    }

@@ -9,6 +9,9 @@ import torch
 from conftest import skeleton
 
 import mclip_helpers as mh
+from mclip_helpers.comparison import read_study
+from mclip_helpers.comparison.study import BATCH_SIZE
+from mclip_helpers.comparison.ways import ALPHA, RANK
 from mclip_helpers.model import Compute
 from mclip_helpers.training import recipes
 from mclip_helpers.training.recipes import Recipe
@@ -68,9 +71,19 @@ def test_the_batch_fits_the_pictures_and_gives_two(emoji, pictures: int, batch: 
 
 def test_nanos_numbers_are_those_that_its_stored_results_were_made_with():
     recipe = mh.recipe(skeleton("nano"))
-    assert (recipe.rank, recipe.alpha, recipe.targets) == (8, 16, "image")
-    assert (recipe.batch_size, recipe.epochs) == (128, 5)
-    assert recipe.lr == {"LoRA": 1e-3, "full": 1e-4, "heads": 1e-3}
+    study = read_study()
+    way = {"first": "LoRA, first layers"}[recipe.targets]
+    assert (recipe.lr["LoRA"], recipe.epochs) == study.chosen("thermal", way)
+    for method in ("heads", "full"):
+        assert recipe.lr[method] == study.chosen("thermal", method)[0]
+    assert (recipe.rank, recipe.alpha, recipe.batch_size) == (RANK, ALPHA, BATCH_SIZE)
+    assert all(recipe.lr[method] in rates for method, rates in recipe.rates.items())
+
+
+def test_the_rates_of_other_models_lie_around_the_literatures():
+    recipe = mh.recipe(skeleton("MobileCLIP2-S0"))
+    assert recipe.rates["LoRA"] == (7e-5, 2e-4, 6e-4, 2e-3)
+    assert all(rates[1] == recipe.lr[method] for method, rates in recipe.rates.items())
 
 
 @pytest.mark.parametrize("name", ["nano", "MobileCLIP2-S0", "MobileCLIP-B"])
