@@ -194,6 +194,5 @@ def xm3600(language: str = "en") -> PictureDataset:
     if not files:
         raise DataError(XM3600, [f"there is no file {pattern} in {copy}; connect once to load it"])
     table = datasets.Dataset.from_parquet(files)
-    dataset = _read(table, "image", "captions", XM3600, _from_hub)
-    dataset.credit = XM3600_CREDIT
-    return dataset
+    pairs = _read(table, "image", "captions", XM3600, _from_hub).pairs
+    return PictureDataset(pairs, XM3600_CREDIT)

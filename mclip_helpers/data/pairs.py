@@ -97,11 +97,12 @@ class PictureDataset(Dataset[tuple[Image.Image, str]]):
     the pictures are shown. Raises TypeError for anything but pairs.
     """
 
-    def __init__(self, pairs: Iterable[Pair], credit: str = ""):
+    def __init__(self, pairs: Iterable[Pair], credit: str | tuple[str, ...] = ""):
         self.pairs = _pairs(pairs)
-        if not isinstance(credit, str):
+        credits = credit if isinstance(credit, tuple) else (credit,)
+        if not all(isinstance(text, str) for text in credits):
             raise TypeError(f"credit is a {type(credit).__name__}; it must be a text")
-        self.credit = credit
+        self.credits = tuple(dict.fromkeys(text for text in credits if text))
         self.groups = _groups(self.pairs)
 
     def __len__(self) -> int:
@@ -120,8 +121,12 @@ class PictureDataset(Dataset[tuple[Image.Image, str]]):
             raise TypeError(
                 f"a {type(other).__name__} can't be added to a PictureDataset, only another one can"
             )
-        credits = dict.fromkeys(c for c in (self.credit, other.credit) if c)
-        return PictureDataset(self.pairs + other.pairs, "; ".join(credits))
+        return PictureDataset(self.pairs + other.pairs, self.credits + other.credits)
+
+    @property
+    def credit(self) -> str:
+        """The attribution; that of a sum has each of its parts once."""
+        return "; ".join(self.credits)
 
     @property
     def captions(self) -> list[str]:
@@ -150,7 +155,7 @@ class PictureDataset(Dataset[tuple[Image.Image, str]]):
                 f"[0, 5]"
             )
         return PictureDataset(
-            [self.pairs[_position(i, self.pairs, "pair")] for i in indices], self.credit
+            [self.pairs[_position(i, self.pairs, "pair")] for i in indices], self.credits
         )
 
     def shifted(self, shift: Shift, credit: str = "") -> PictureDataset:
@@ -166,7 +171,6 @@ class PictureDataset(Dataset[tuple[Image.Image, str]]):
                 f"shift is a {type(shift).__name__}; it must be a function from a picture to a "
                 f"picture, such as mh.thermal"
             )
-        credit = "; ".join(text for text in (self.credit, credit) if text)
         pairs, problems = [], []
         for pair in progress(self.pairs, "changing pictures", "pictures"):
             load = functools.partial(_load_shifted, pair.load, shift)
@@ -176,7 +180,7 @@ class PictureDataset(Dataset[tuple[Image.Image, str]]):
                 problems.append(f"{pair.name}: {type(error).__name__}: {error}")
         if problems:
             raise DataError("the pictures that shift was to change", problems)
-        return PictureDataset(pairs, credit)
+        return PictureDataset(pairs, (*self.credits, credit))
 
     def head(self, count: int | None) -> PictureDataset:
         """The first `count` pairs, or as many as there are; all of them for None.
@@ -185,7 +189,7 @@ class PictureDataset(Dataset[tuple[Image.Image, str]]):
         """
         if count is not None:
             count = whole_number("count", count, least=0)
-        return PictureDataset(self.pairs[:count], self.credit)
+        return PictureDataset(self.pairs[:count], self.credits)
 
     def find(self, *captions: str) -> PictureDataset:
         """The first pair with each of `captions`.

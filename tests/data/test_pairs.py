@@ -45,6 +45,7 @@ def test_plus_keeps_each_credit_once_and_leaves_out_empty_ones():
     assert (a + a).credit == "A"
     assert (a + none).credit == (none + a).credit == "A"
     assert (a + b).credit == "A; B"
+    assert ((a + b) + a).credit == "A; B", "a part that is a sum itself"
 
 
 def test_subset_keeps_the_asked_order_and_the_credit_and_groups_anew():
