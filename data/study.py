@@ -110,10 +110,10 @@ def open_study(path: Path) -> Study:
     return Study(read_runs(path), functools.partial(do_and_write, path))
 
 
-def ways(study: Study, look: str, names: Sequence[str] = tuple(WAYS)) -> None:
+def ways(study: Study, look: str) -> None:
     study.run(Job("choose", look, BASE))
     study.base(look)
-    for way in names:
+    for way in WAYS:
         study.measured(look, way)
 
 
