@@ -18,6 +18,13 @@ def whole_number(
     return int(value)
 
 
+def true_or_false(name: str, value: object) -> bool:
+    """`value`, if it is True or False; else ValueError."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r:.60}; it must be True or False")
+    return value
+
+
 def seed_number(value: object, name: str = "seed") -> int:
     """`value` as an int. ValueError unless it is from 0 to 2³² − 1, which NumPy takes, too."""
     return whole_number(name, value, least=0, most=2**32 - 1)

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Sampler
 
-from ..checks import seed_number, whole_number
+from ..checks import seed_number, true_or_false, whole_number
 from .pairs import PictureDataset, require_dataset
 
 EPOCHS_PER_SEED = 1_000_003  # from there on, two seeds would share epochs
@@ -176,6 +176,7 @@ def loader(
         )
     whole_number("batch_size", batch_size, least=1)
     whole_number("workers", workers, least=0)
+    true_or_false("classes", classes)
     # A DataLoader draws a number whenever it starts. With a generator of its own it leaves the
     # global one alone, so that an evaluation between two epochs doesn't change the training.
     batches = functools.partial(

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from PIL import Image
 
+from ..checks import true_or_false
 from ..files import ImpossibleName, resolved
 from ..progress import progress
 from .images import FORMATS, kind_of_file, open_picture
@@ -37,8 +38,7 @@ def folder_dataset(folder: str | Path, *, outside: bool = False) -> PictureDatas
     Raises DataError with every problem, each with file and row; a picture without a row is one of
     them. A picture that is changed or removed later raises DataError when it is loaded.
     """
-    if not isinstance(outside, bool):
-        raise ValueError(f"outside is {outside!r:.60}; it must be True or False")
+    true_or_false("outside", outside)
     folder = _existing(folder)
     metadata = _metadata_file(folder, outside)
     rows = read_metadata(metadata)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from ..checks import finite_number, seed_number
+from ..checks import finite_number, seed_number, true_or_false
 from .duplicates import duplicate_groups
 from .pairs import DataError, PictureDataset, require_dataset
 
@@ -41,6 +41,7 @@ def split(
     if val + test >= 1:
         raise ValueError(f"val is {val} and test is {test}; both are shares, with a sum below 1")
     seed = seed_number(seed)
+    true_or_false("classes", classes)
     linked = _without_captions(dataset) if classes else dataset
     clusters = _clusters(linked)
     sizes = {n: max(1, round(s * len(dataset))) for n, s in (("test", test), ("val", val)) if s}

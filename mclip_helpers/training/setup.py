@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from ..checks import finite_number, seed_number, whole_number
+from ..checks import finite_number, seed_number, true_or_false, whole_number
 from ..data import (
     EPOCHS_PER_SEED,
     PictureDataset,
@@ -55,8 +55,7 @@ class Settings:
         for name, value in checked.items():  # plain numbers, which JSON can hold
             object.__setattr__(self, name, value)
         for name in ("train_logit_scale", "classes"):
-            if not isinstance(value := getattr(self, name), bool):
-                raise ValueError(f"{name} is {value!r}; it must be True or False")
+            true_or_false(name, getattr(self, name))
 
 
 def require_evaluable(evaluate_on: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,38 @@ TOO_LARGE_SHARES = [
 WRONG_SEEDS = [
     with_arguments("is refused", "seed is", seed=seed)
     for seed in (None, "0", 0.5, 1.0, True, -1, 2**64, [0], float("nan"))
+]
+WRONG_CLASSES = [
+    with_arguments("is refused", "classes is", classes=value)
+    for value in (None, 1, "yes", ["cat", "dog"], float("nan"))
+]
+
+
+def ten_classes(count: int) -> mh.PictureDataset:
+    """Pictures that have nothing in common but one of ten captions."""
+    return mh.PictureDataset(
+        replace(pair, captions=(f"class {i % 10}",))
+        for i, pair in enumerate(strangers(count).pairs)
+    )
+
+
+CLASSES = [
+    Case(
+        "a folder of ten class names is split with classes=True, and no picture is lost",
+        prepare=lambda folder: ten_classes(500),
+        does=lambda dataset: mh.split(dataset, classes=True),
+        holds=lambda dataset, parts: (
+            sorted(p.name for part in parts.values() for p in part.pairs)
+            == sorted(pair.name for pair in dataset.pairs)
+        ),
+    ),
+    Case(
+        "without it, where one name is frequent, the error names it and says what to do",
+        prepare=lambda folder: ten_classes(10) + ten_classes(500).subset(range(10, 500, 10)),
+        does=lambda dataset: mh.split(dataset, 0.1, 0.2),
+        refused=mh.DataError,
+        says=("class", "classes=True"),
+    ),
 ]
 NO_DATASETS = [
     Case(
@@ -147,4 +180,13 @@ LEAKS = [
     ),
 ]
 
-CASES = [*WRONG_SHARES, *TOO_LARGE_SHARES, *WRONG_SEEDS, *NO_DATASETS, *TOO_FEW, *LEAKS]
+CASES = [
+    *WRONG_SHARES,
+    *TOO_LARGE_SHARES,
+    *WRONG_SEEDS,
+    *WRONG_CLASSES,
+    *CLASSES,
+    *NO_DATASETS,
+    *TOO_FEW,
+    *LEAKS,
+]

@@ -41,6 +41,7 @@ WRONG_NUMBERS = {
     "warmup": (-1, -0.1, 1.1, 2, *NO_NUMBERS),
     "seed": (-1, 0.5, 2**70, "0", None, True, math.nan),
     "train_logit_scale": ("no", 1, None),
+    "classes": ("yes", 1, None, ["cat", "dog"]),
 }
 
 
@@ -221,6 +222,7 @@ WRONG_LOADERS = {
     "seed": (-1, 0.5, "0", None, True, 2**70),
     "workers": (-1, 0.5, "2", None, True),
     "augment": ("flip", 3),
+    "classes": ("yes", 1, None),
 }
 
 
@@ -432,7 +434,40 @@ WRONG_SCALES = {
     "an empty tensor": torch.ones(0),
     "the model's own parameter, a logarithm": nn.Parameter(torch.tensor(2.66)),
 }
+WRONG_CLASSES = {
+    "a list": [0, 1, 2, 3],
+    "names": ["cat", "dog", "cat", "bird"],
+    "floats": torch.arange(4.0),
+    "NaN": torch.full((4,), math.nan),
+    "too few": torch.arange(3),
+    "too many": torch.arange(5),
+    "a column": torch.arange(4)[:, None],
+    "empty": torch.arange(0),
+    "all the same": torch.zeros(4, dtype=torch.long),
+    "a number": 3,
+    "True": True,
+}
 LOSSES = [
+    *(
+        Case(
+            f"contrastive_loss with classes that are {name} is refused",
+            features,
+            lambda both, value=value: mh.contrastive_loss(*both, 10.0, value),
+            refused=(ValueError, TypeError),
+            says=("class",),
+            keeps=kept,
+        )
+        for name, value in WRONG_CLASSES.items()
+    ),
+    Case(
+        "classes may be numbered in any way, negative and large numbers included",
+        features,
+        lambda both: [
+            mh.contrastive_loss(*both, 10.0, torch.tensor(numbers)).item()
+            for numbers in ([0, 1, 0, 2], [-5, 2**40, -5, 0])
+        ],
+        holds=lambda _, losses: losses[0] == losses[1],
+    ),
     *(
         Case(
             f"contrastive_loss with a logit_scale that is {name} is refused",
