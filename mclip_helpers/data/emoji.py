@@ -24,11 +24,13 @@ STYLES = (*DRAWN_STYLES, *SHIFTS)
 LANGUAGES = ("en", "ko")
 PEOPLE = ("man", "woman", "person", "men", "women", "people", "boy", "girl", "child", "adult")
 VARIANTS = {"merman": "merperson", "mermaid": "merperson", "older": "old"}  # of one concept
-CREDITS = {
-    "twemoji": "Twemoji pictures: © Twitter, Inc. and other contributors, CC-BY 4.0",
-    "openmoji": "OpenMoji pictures: © the OpenMoji project (openmoji.org), CC-BY-SA 4.0",
+CREDITS: dict[str, tuple[str, ...]] = {
+    "twemoji": ("Twemoji pictures: © Twitter, Inc. and other contributors, CC-BY 4.0",),
+    "openmoji": ("OpenMoji pictures: © the OpenMoji project (openmoji.org), CC-BY-SA 4.0",),
 }
-CREDITS |= {style: f"{CREDITS['twemoji']}; computed from them: {style}" for style in SHIFTS}
+CREDITS |= {
+    style: (*CREDITS["twemoji"], f"computed from Twemoji's: the look {style}") for style in SHIFTS
+}
 
 
 class PillowWithoutRaqm(RuntimeError):

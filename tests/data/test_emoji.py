@@ -229,4 +229,4 @@ def test_plus_joins_pairs_and_links_what_has_the_same_caption(emoji):
     n = len(CATALOGUE)
     assert both.pairs == emoji["twemoji"].pairs + emoji["openmoji"].pairs
     assert both.groups[:n] == both.groups[n:]
-    assert both.credit == f"{emojis.CREDITS['twemoji']}; {emojis.CREDITS['openmoji']}"
+    assert both.credits == emojis.CREDITS["twemoji"] + emojis.CREDITS["openmoji"]
