@@ -33,6 +33,7 @@ from .evaluation import embed, evaluate, retrieval, zero_shot
 from .files import data_folder
 from .gradient import Cause, Verdict, gradients, in_words, trace
 from .lora import (
+    fold,
     freeze_batch_norm,
     fuse_attention,
     inject_lora,
@@ -43,6 +44,7 @@ from .lora import (
     regions,
     save_adapter,
     split_attention,
+    unfold,
     unfreeze_batch_norm,
 )
 from .loss import contrastive_loss
@@ -100,6 +102,8 @@ __all__ = [
     "gradients",
     "split_attention",
     "fuse_attention",
+    "fold",
+    "unfold",
     "freeze_batch_norm",
     "unfreeze_batch_norm",
     "save_adapter",

@@ -3,6 +3,7 @@
 targets.py     which layers carry an adapter
 attention.py   attention rewritten as Linear layers, which adapters need, and back
 batch_norm.py  running statistics that don't move
+fold.py        frozen branches of the trunk as one convolution each, and back
 inject.py      fresh adapters on a model
 state.py       the base's weights underneath, the merged ones, and a fingerprint
 adapters.py    save, load, merge
@@ -15,6 +16,7 @@ markdown.py    text that the card shows as it was given
 from .adapters import load_adapter, merge_adapter, save_adapter
 from .attention import SplitAttention, fuse_attention, is_fused_attention, split_attention
 from .batch_norm import freeze_batch_norm, unfreeze_batch_norm
+from .fold import fold, unfold
 from .inject import inject_lora, lora_layers
 from .state import base_state_dict, fingerprint, merged_state_dict, tensor_bytes
 from .targets import TARGET_SETS, lora_targets, regions, why_not
@@ -24,6 +26,7 @@ __all__ = [
     "SplitAttention",
     "base_state_dict",
     "fingerprint",
+    "fold",
     "freeze_batch_norm",
     "fuse_attention",
     "inject_lora",
@@ -37,6 +40,7 @@ __all__ = [
     "save_adapter",
     "split_attention",
     "tensor_bytes",
+    "unfold",
     "unfreeze_batch_norm",
     "why_not",
 ]

@@ -29,6 +29,7 @@ from ..names import is_adapter
 from .attention import fuse_attention, split_attention
 from .batch_norm import unfreeze_batch_norm
 from .card import apple_notice, write_card
+from .fold import unfold
 from .folder import (
     BASE_FILE,
     check_scalar,
@@ -362,6 +363,7 @@ def merge_adapter(peft: PeftModel) -> ClipModel:
                 f"the weight of {name} would hold NaN or infinity; these adapters can't be merged"
             )
     model = peft.merge_and_unload(safe_merge=True)
+    unfold(model)
     fuse_attention(model)
     unfreeze_batch_norm(model)
     return model.eval()

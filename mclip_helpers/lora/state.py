@@ -1,6 +1,6 @@
 """The weights underneath adapters: the base's own, the merged ones, and the base's fingerprint.
 
-All under the names that open_clip gives them, with attention fused again.
+All under the names that open_clip gives them, with attention fused and convolutions unfolded.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import nn
 from ..model.weights import StateDict
 from ..names import clean_name, is_adapter
 from .attention import PROJECTIONS, SplitAttention
+from .fold import folded_modules, unfolded_state
 from .inject import lora_layers
 
 # The numbers that turn cosines into logits. They may be trained with an adapter, and travel with it
@@ -22,15 +23,15 @@ SCALARS = ("logit_scale", "logit_bias")
 
 
 def base_state_dict(model: nn.Module) -> StateDict:
-    """The state dict that open_clip would give for the base: no adapters, attention fused."""
-    return _fused(model, _without_adapters(model))
+    """The state dict that open_clip would give for the base: no adapters, nothing rewritten."""
+    return _as_open_clip(model, _without_adapters(model))
 
 
 def merged_state_dict(peft: PeftModel) -> StateDict:
     """`base_state_dict` with (alpha / rank) · B A added to each W; `peft` stays as it is."""
     state = _without_adapters(peft)
     state |= {f"{name}.weight": weight for name, weight in merged_weights(peft).items()}
-    return _fused(peft, state)
+    return _as_open_clip(peft, state)
 
 
 @torch.no_grad()
@@ -52,8 +53,12 @@ def _without_adapters(model: nn.Module) -> StateDict:
     return {clean_name(name): value for name, value in state.items() if not is_adapter(name)}
 
 
-def _fused(model: nn.Module, state: StateDict) -> StateDict:
-    """`state` with the three projections of each split attention in one tensor again."""
+def _as_open_clip(model: nn.Module, state: StateDict) -> StateDict:
+    """`state` with what was folded unfolded, and the projections of attention in one tensor."""
+    for name, module in folded_modules(model):
+        prefix = f"{clean_name(name)}."
+        inside = {k.removeprefix(prefix): state.pop(k) for k in list(state) if k.startswith(prefix)}
+        state |= {f"{prefix}{k}": v for k, v in unfolded_state(module, inside).items()}
     for name, module in model.named_modules():
         if isinstance(module, SplitAttention):
             name = clean_name(name)

@@ -19,6 +19,7 @@ from mclip_helpers.comparison import (
     run,
 )
 from mclip_helpers.comparison.runs import Adapted, adapt, measure, picture_ranks
+from mclip_helpers.lora import base_state_dict
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def changed(before: mh.Clip, after: mh.Clip) -> set[str]:
     old = before.model.state_dict()
     return {
         name
-        for name, value in after.model.state_dict().items()
+        for name, value in base_state_dict(after.model).items()
         if name not in old or not torch.equal(value, old[name])
     }
 
