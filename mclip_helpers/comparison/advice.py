@@ -10,7 +10,7 @@ def advice(comparison: Comparison) -> str:
     found, pictures = recommend(comparison), len(comparison.base.new)
     best, way = found.best, found.way
     if way is None:
-        width = 100 * (found.gain.high - found.gain.low) / 2
+        width = max(100 * (found.gain.high - found.gain.low) / 2, 100 / pictures)
         return (
             f"Keep the model as it is for now: none of these ways is surely better. The best, "
             f"{best}, is at {found.gain} beside it, and a test of {pictures} pictures can't see "

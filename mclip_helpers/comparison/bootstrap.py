@@ -25,7 +25,8 @@ class Difference:
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
-        points = (100 * value for value in (self.mean, self.low, self.high))
+        # Adding 0 turns a rounded −0 into 0.
+        points = (round(100 * value, 1) + 0.0 for value in (self.mean, self.low, self.high))
         return "{:+.1f} points [{:+.1f}, {:+.1f}]".format(*points)
 
 

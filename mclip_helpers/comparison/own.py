@@ -104,7 +104,7 @@ def describe(it: Plan) -> str:
         f"{len(task.learn)} pictures to learn from ({it.replay:.0%} of them replay), "
         f"{len(it.choose.new)} to choose with, {len(task.new)} to measure with; {captions}; "
         f"{kept}\n"
-        f"{it.runs} runs: {', '.join(it.ways)}; batches of {task.batch_size}, {it.epochs} or "
+        f"{it.runs} runs ({'; '.join(it.ways)}), batches of {task.batch_size}, {it.epochs} or "
         f"{2 * it.epochs} epochs"
     )
 

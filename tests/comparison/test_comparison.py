@@ -11,6 +11,7 @@ from conftest import fresh
 import mclip_helpers as mh
 from mclip_helpers.comparison import (
     WAYS,
+    Difference,
     Run,
     Task,
     adapt_batch_norm,
@@ -145,6 +146,10 @@ def test_a_difference_is_that_of_the_shares_and_its_interval_holds_it():
     assert found.mean == pytest.approx(0.2)
     assert found.low < 0.2 < found.high and found.is_sure
     assert str(found).startswith("+20.0 points [+1")
+
+
+def test_a_difference_of_nothing_is_not_minus_nothing():
+    assert str(Difference(-0.0001, -0.0004, 0.0)) == "+0.0 points [+0.0, +0.0]"
 
 
 def test_an_interval_is_as_wide_as_theory_says():

@@ -42,7 +42,7 @@ def test_a_plan_splits_replays_and_counts_its_runs(folder, twemoji):
     assert len(it.measure.kept) == round(0.25 * len(twemoji))
     said = own.describe(it)
     assert "32 pictures to learn from (25% of them replay)" in said
-    assert "20 runs: batch norm, heads, LoRA" in said
+    assert "20 runs (batch norm; heads; LoRA)" in said
 
 
 def test_nothing_is_measured_that_was_learned_or_chosen_with(folder):

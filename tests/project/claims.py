@@ -16,16 +16,18 @@ CLAIMS: dict[str, dict[str, str]] = {
     "00_start_here": {
         # At the end of the path stands the weight itself.
         "cell-04": "assert last.variable is weight",
-        # "It makes it better at a drawing style that it had never seen."
+        # "It lets it read pictures from a sensor that it had never seen through."
         "cell-18": """
 _r1 = {
     when: mh.retrieval(*features[when, "new"], groups=new.groups).image_to_text[1]
     for when in ("before", "after")
 }
-assert _r1["before"] < _r1["after"]
+assert _r1["before"] + 0.2 < _r1["after"]
 """,
+        # Switched off, nothing of the cost is left.
+        "cell-23": "assert same == [True, True]",
         # One small file.
-        "cell-20": "assert 0 < numbers[True] < numbers[False] / 50",
+        "cell-20": "assert 0 < numbers[True] < numbers[False] / 700",
     },
     "01_load_mobileclip": {
         # open_clip logs that the weights are random, and raises nothing.
@@ -158,28 +160,65 @@ assert [bool(recordings[n].gradients.forgotten) for n in recordings] == [False, 
         "cell-81": "assert tape.graph.path('s').ways == 2**40",
     },
     "05_train": {
-        # What LoRA offers is the third column.
-        "cell-19": "assert sum(sizes['LoRA']) < sum(sizes['full']) / 50",
-        # Saved and loaded elsewhere, it is the same model; a stranger refuses it.
+        # 0.13 %.
+        "cell-08": "assert 0.0013 < trained / total < 0.0014",
+        # It learns the new look, also in a run that is cut short.
+        "cell-17": """
+_before, _after = metrics[f"R@1, picture to text, {NEW}, test split"][:2]
+assert _before < _after
+""",
+        "cell-19": "assert same == len(by_loop)",
+        # The adapter in the first layers is ahead of all others, and forgets least of what learns.
+        "cell-22": """
+assert max(thermal.runs, key=thermal.mean) == "LoRA, first layers"
+_learn = [way for way in thermal.runs if way != "batch norm"]
+assert max(_learn, key=thermal.kept) == "LoRA, first layers"
+""",
+        "cell-24": "assert all(row[2] for row in rows)",
+        # Nearly as much is kept for it as for adapters everywhere, and little is to be stored.
         "cell-26": """
+assert cost["LoRA, first layers"].kept > 0.9 * cost["LoRA"].kept
+assert cost["LoRA, first layers"].state < cost["full"].state / 700
+""",
+        # Saved and loaded elsewhere, it is the same model; a stranger refuses it.
+        "cell-40": """
 if clip.device.type == "cpu":
     assert torch.equal(picture_features, again[0]) and torch.equal(text_features, again[1])
 """,
-        "cell-28": "assert list(mh.lora_layers(stranger.model)) == []",
-        "cell-30": "assert layers == []",
-        "cell-31": "assert difference < (1e-5 if clip.device.type == 'cpu' else 1e-2)",
-        # A copy stays on one side of the split.
-        "cell-35b": """
-_sides = [{p.name for p in part.pairs} & {"29.png", "copy.jpg"} for part in parts.values()]
-assert sorted(map(len, _sides)) == [0, 0, 2]
+        "cell-42": "assert list(mh.lora_layers(stranger.model)) == []",
+        "cell-45": "assert same == [True, True]",
+        "cell-47": "assert layers == []",
+        "cell-48": "assert difference < (1e-5 if clip.device.type == 'cpu' else 1e-2)",
+    },
+    "06_which_tool": {
+        # Three tasks, three answers.
+        "cell-05": """
+_best = {look: max(c.runs, key=c.mean) for look, c in compared.items()}
+assert _best["thermal"] == "LoRA, first layers" and _best["sketch"].startswith("full")
+""",
+        # The formula reads as much as the pictures in grey, and more than any training.
+        "cell-26": """
+_undone, _grey = (mh.evaluate(base, data).image_to_text[1] for data in (back, grey))
+assert _undone == _grey > max(compared["thermal"].mean(way) for way in comparison.WAYS)
 """,
         # All three problems are found in one run.
-        "cell-37": """
+        "cell-34": """
 try:
-    mh.folder_dataset(MY_FOLDER)
+    mh.folder_dataset(broken)
     raise AssertionError("nothing was found")
 except mh.DataError as _error:
     assert str(_error).count("metadata.csv, row") == 3
+""",
+        # A copy stays on one side of the split.
+        "cell-36": """
+_pair = {f"{len(photographs) - 1:03}.png", "copy.jpg"}
+_sides = [{p.name for p in part.pairs} & _pair for part in parts.values()]
+assert sorted(map(len, _sides)) == [0, 0, 2]
+""",
+        # The more pictures, the narrower.
+        "cell-38": """
+_widths = [shares[size].std().item() for size in (30, 100, 300)]
+assert _widths == sorted(_widths, reverse=True)
 """,
     },
 }

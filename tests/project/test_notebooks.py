@@ -28,6 +28,7 @@ SERIES = [
     "03_contrastive_loss",
     "04_follow_the_gradient",
     "05_train",
+    "06_which_tool",
 ]
 MAX_BYTES = 2_000_000  # GitHub shows no larger ones, and a clone should stay small
 MODEL_LINE = re.compile(r'^MODEL = "nano"\s*(#.*)?$', re.MULTILINE)
