@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..data import PictureDataset, loader
-from ..lora import TARGET_SETS, fold, freeze_batch_norm, inject_lora, regions
+from ..lora import TARGET_SETS, freeze_batch_norm, inject_lora, regions
 from ..model import Clip
 from ..progress import progress
 
@@ -76,7 +76,6 @@ def adapt_batch_norm(
 
 def _heads(clip: Clip) -> None:
     """The last layer of each tower, found by its name in open_clip's models."""
-    fold(clip.model)
     freeze_batch_norm(clip.model)
     heads = re.compile(r"(^|\.)head\.|(^|\.)text_projection|^visual\.proj$")
     for name, parameter in clip.model.named_parameters():
@@ -86,13 +85,9 @@ def _heads(clip: Clip) -> None:
 
 
 def lora(targets: str, says: str, rank: int = RANK, alpha: float = ALPHA) -> Way:
-    """Adapters on the layers that `targets` names: a target set, or a region of the image tower.
-
-    The frozen trunk is folded first, which changes nothing but the time that a step takes.
-    """
+    """Adapters on the layers that `targets` names: a target set, or a region of the image tower."""
 
     def prepare(clip: Clip) -> object:
-        fold(clip.model)
         names = targets if targets in TARGET_SETS else regions(clip.model)[targets]
         return inject_lora(clip.model, rank, alpha, targets=names)
 

@@ -26,7 +26,6 @@ def test_what_trains_nothing_has_no_step(found):
 
 def test_what_is_kept_is_what_the_recorder_counts(found):
     clip = fresh("nano")
-    mh.fold(clip.model)
     peft = mh.inject_lora(clip.model, targets="first")
     peft.train()
     with mh.trace(peft) as tape:

@@ -174,7 +174,22 @@ assert max(thermal.runs, key=thermal.mean) == "LoRA, first layers"
 _learn = [way for way in thermal.runs if way != "batch norm"]
 assert max(_learn, key=thermal.kept) == "LoRA, first layers"
 """,
-        "cell-24": "assert all(row[2] for row in rows)",
+        "cell-24": """
+assert all(row[1].low > 0 for row in rows)
+assert all(row[2].low > 0 for row in rows if row[0].endswith("full"))
+""",
+        # LoRA and heads can't be told from batch norm, the whole model can, and it forgets nothing.
+        "cell-32": """
+_surely = {way: style.gain(way, over="batch norm").low > 0 for way in style.runs}
+assert [way for way in _surely if _surely[way]] == ["full, batch norm held", "full"]
+assert not style.loss_of_old("batch norm").is_sure
+""",
+        # The rate is a cliff, and without replay the old look is gone.
+        "cell-34": """
+_r1 = {(row[0], row[1]): float(row[2][:-1]) for row in rows}
+assert _r1["0.03", 10] < _r1["0.01", 10] - 20
+""",
+        "cell-35": "assert float(rows[1][2][:-1]) < float(rows[0][2][:-1]) / 4",
         # Nearly as much is kept for it as for adapters everywhere, and little is to be stored.
         "cell-26": """
 assert cost["LoRA, first layers"].kept > 0.9 * cost["LoRA"].kept

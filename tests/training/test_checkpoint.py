@@ -256,6 +256,7 @@ def test_optimizer_schedule_and_scaler_come_back_as_their_own_state_dicts(
         warmup=0.3,
         seed=1,
         train_logit_scale=True,
+        classes=False,
     )
     path = tmp_path / "checkpoint"
     _, state = set_up(adapted(), emoji, settings, None)

@@ -108,6 +108,7 @@ def test_a_fingerprint_survives_json_and_knows_nothing_of_what_is_trained(emoji)
         warmup=0.1,
         seed=0,
         train_logit_scale=False,
+        classes=False,
     )
     clip = adapted()
     fingerprint = run_fingerprint(clip.model, emoji, settings)
