@@ -57,6 +57,13 @@ def test_the_advice_names_what_is_worse_what_is_forgotten_and_what_can_not_be_to
     assert "forgets +10.0 points" in said
 
 
+def test_what_costs_nothing_is_mentioned_beside_what_is_better():
+    said = advice(compared(batch_norm=0.4, LoRA=0.6))
+    assert "Begin with: LoRA" in said
+    assert "batch norm alone, without any training, is worth +20.0 points" in said
+    assert "alone" not in advice(compared(batch_norm=0.2, LoRA=0.6))
+
+
 def test_without_known_pictures_the_advice_says_that_nothing_tells():
     one = compared(LoRA=0.5)
     bare = [Run(1, 1.0, run.new, []) for run in one.runs["LoRA"]]

@@ -178,10 +178,10 @@ assert max(_learn, key=thermal.kept) == "LoRA, first layers"
 assert all(row[1].low > 0 for row in rows)
 assert all(row[2].low > 0 for row in rows if row[0].endswith("full"))
 """,
-        # LoRA and heads can't be told from batch norm, the whole model can, and it forgets nothing.
+        # Only full fine-tuning can be told from batch norm, which forgets nothing.
         "cell-32": """
 _surely = {way: style.gain(way, over="batch norm").low > 0 for way in style.runs}
-assert [way for way in _surely if _surely[way]] == ["full, batch norm held", "full"]
+assert [way for way in _surely if _surely[way]] == ["full"]
 assert not style.loss_of_old("batch norm").is_sure
 """,
         # The rate is a cliff, and without replay the old look is gone.
