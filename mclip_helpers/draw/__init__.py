@@ -10,6 +10,7 @@ from .adapter_norms import adapter_gradients
 from .architecture import towers
 from .charts import bars, curves
 from .colours import COLOURS
+from .compared import gains, ways
 from .graphviz import graph
 from .image_rows import pictures
 from .layer_map import adapter_map
@@ -17,7 +18,6 @@ from .matrix_rows import matrices
 from .retrieval import answers, probabilities, ranking, similarity
 from .token_chips import tokens
 from .training_curves import history
-from .ways import gains, ways
 
 __all__ = [  # noqa: RUF022 (grouped as the notebooks meet them)
     # What a drawing is, and the colours

@@ -93,6 +93,14 @@ def test_the_chart_has_a_dot_a_seed_and_a_line_for_the_base_in_both_panels():
     assert [label.get_text() for label in left.get_yticklabels()] == ["heads", "LoRA"]
 
 
+@pytest.mark.parametrize("show", [mh.draw.ways, mh.draw.gains])
+def test_anything_but_a_comparison_of_ways_is_refused(show):
+    with pytest.raises(TypeError, match="this is a Run; pass a Comparison"):
+        show(runs(0.5)[0])
+    with pytest.raises(ValueError, match="holds no way"):
+        show(Comparison(runs(0.5)[0], {}, {}))
+
+
 def test_every_way_has_a_place_in_the_order_of_costs():
     found = recommend(compared(**{way.replace(" ", "_"): 0.5 for way in WAYS}))
     assert found.way == "batch norm"

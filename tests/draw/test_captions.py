@@ -6,6 +6,7 @@ import pytest
 import torch
 from shown import HOSTILE, texts
 
+import mclip_helpers as mh
 from mclip_helpers import draw
 from mclip_helpers.draw.captions import can_write, escaped, wrapped
 
@@ -38,7 +39,7 @@ def test_dollar_signs_are_escaped():
 
 def test_dollar_signs_and_markup_in_captions_are_drawn_as_they_are(hostile):
     pictures = [picture for picture, _ in hostile]
-    hostile.credit = ""
+    hostile = mh.PictureDataset(hostile.pairs)
     for chart in (
         draw.pictures(hostile),
         draw.ranking(HOSTILE, torch.rand(3), hostile),

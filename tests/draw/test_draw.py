@@ -12,12 +12,16 @@ from shown import png, words, xml
 
 import mclip_helpers as mh
 from mclip_helpers import draw
+from mclip_helpers.comparison import Comparison, Run
 from mclip_helpers.display import picture_of
 
 HISTORY = mh.History(
     steps=[{"loss": loss, "lr": 0.1} for loss in (3.0, 2.0, 1.5, 1.0)],
     epochs=[{"epoch": 1, "loss": 2.5, "new": 0.25}, {"epoch": 2, "loss": 1.25, "new": 0.75}],
 )
+
+RUN = Run(5, 1.0, [1, 2, 3], [1, 1, 2])
+COMPARISON = Comparison(RUN, {"LoRA": [RUN, RUN]}, {"LoRA": (1e-3, 10)})
 
 # One call of each drawing function, with a dataset and with nano's adapters and their gradients.
 EXAMPLES = {
@@ -34,6 +38,7 @@ EXAMPLES = {
         [("stem", 5, (1, 2))], [("pool", 0, (3,))], d[0][0], "caption", 0.5, credit="credit"
     ),
     "bars": lambda *_: draw.bars({"a": 1.0, "b": 2.0}, title="t", unit=" s"),
+    "gains": lambda *_: draw.gains(COMPARISON),
     "history": lambda *_: draw.history(HISTORY),
     "adapter_gradients": lambda _, model: draw.adapter_gradients(mh.gradients(model)),
     "matrices": lambda *_: draw.matrices({"B": torch.rand(4, 2), "A": torch.rand(2, 5)}, ("·",)),
@@ -45,7 +50,7 @@ EXAMPLES = {
 
 def test_every_drawing_function_has_an_example_here():
     public = {name for name in draw.__all__ if inspect.isfunction(getattr(draw, name))}
-    elsewhere = {"graph"}  # in the tests of their modules
+    elsewhere = {"graph", "ways"}  # in the tests of their modules; `ways` is a table
     assert public == EXAMPLES.keys() | elsewhere
 
 

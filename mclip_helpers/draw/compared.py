@@ -21,6 +21,7 @@ def ways(comparison: Comparison) -> Table:
     The last column is R@1 more than the base has, with an interval of 95 % over the test pictures
     and the seeds.
     """
+    _require_comparison(comparison)
     has_kept = bool(comparison.base.kept)
     rows = [["base", "–", "–", *_shares([comparison.base], has_kept), "–"]]
     for way, runs in comparison.runs.items():
@@ -32,6 +33,17 @@ def ways(comparison: Comparison) -> Table:
     kept = ["R@1 kept"] if has_kept else []
     header = ["", "trained", "rate × epochs", "R@1", "R@5", *kept, "R@1 more than the base (95 %)"]
     return Table(header, rows)
+
+
+def _require_comparison(value: object) -> None:
+    """TypeError for anything but a comparison of at least one way, ValueError without any."""
+    if not isinstance(value, Comparison):
+        raise TypeError(
+            f"this is a {type(value).__name__}; pass a Comparison, which study.compared and "
+            f"comparison.compare return"
+        )
+    if not value.runs:
+        raise ValueError("this Comparison holds no way that could be shown")
 
 
 def _shares(runs: Sequence[Run], has_kept: bool) -> list[str]:
@@ -47,6 +59,7 @@ def gains(comparison: Comparison) -> Chart:
 
     Beside it the same for the pictures that were not to be forgotten, if there are any.
     """
+    _require_comparison(comparison)
     panels: list[tuple[str, Callable[[Run], list[int]]]] = [
         ("R@1 of the new pictures (%)", lambda run: run.new)
     ]
