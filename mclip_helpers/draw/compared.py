@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from ..comparison import WAYS, Comparison, difference
 from ..comparison.runs import Run
 from ..display import Chart, Table, picture_of
+from .captions import LONGEST_NAME, escaped
 from .charts import bare
 from .colours import COLOURS, GREY
 
@@ -65,12 +66,13 @@ def gains(comparison: Comparison) -> Chart:
     ]
     if comparison.base.kept:
         panels.append(("R@1 of the pictures that it knew (%)", lambda run: run.kept))
+    names = [escaped(way, LONGEST_NAME) for way in comparison.runs]
     figure = Chart(figsize=(1 + 4.2 * len(panels), 0.42 * len(comparison.runs) + 1.2))
     row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (label, ranks) in zip(row, panels, strict=True):
         _panel(axes, comparison, ranks)
         axes.set_xlabel(label)
-    row[0].set_yticks(range(len(comparison.runs)), list(comparison.runs))
+    row[0].set_yticks(range(len(comparison.runs)), names)
     row[0].invert_yaxis()
     figure.tight_layout()
     return figure
@@ -83,7 +85,8 @@ def _panel(axes: Axes, comparison: Comparison, ranks: Callable[[Run], list[int]]
     axes.axvline(start, color=GREY, lw=1, ls="--")
     axes.annotate("base", (start, 1), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
     for y, (way, runs) in enumerate(comparison.runs.items()):
-        colour = COLOURS.get(TINTS.get(WAYS[way].method, ""), GREY)
+        method = WAYS[way].method if way in WAYS else ""
+        colour = COLOURS[TINTS[method]] if method in TINTS else GREY
         share = difference([ranks(run) for run in runs], nothing)
         axes.plot([100 * share.low, 100 * share.high], [y, y], color=colour, lw=6, alpha=0.3)
         seeds = [100 * difference([ranks(run)], nothing).mean for run in runs]

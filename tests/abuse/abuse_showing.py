@@ -19,6 +19,7 @@ from torchviz import make_dot
 
 import mclip_helpers as mh
 from mclip_helpers import draw, widgets
+from mclip_helpers.comparison import Comparison, Run
 from mclip_helpers.data import Pair
 
 # ---------------------------------------------------------------------------- texts by bad people
@@ -102,6 +103,11 @@ def history(text: str) -> mh.History:
     return mh.History(steps=[{"loss": 1.0, "lr": 0.1}] * 2, epochs=epochs)
 
 
+def compared(text: str) -> Comparison:
+    run = Run(5, 1.0, [1, 2, 3], [1, 1, 2])
+    return Comparison(run, {text: [run, run]}, {text: (1e-3, 10)})
+
+
 def search(text: str) -> list:
     found = widgets.search_box(clip_for(3), dataset(text), query=text or "a")
     return [found.children[1].value]
@@ -141,6 +147,7 @@ PAGES: dict[str, Callable[[str], list]] = {
     "a graph by torchviz": lambda t: [draw.graph(torchviz_of(t))],
     "Html": lambda t: [Plain(repr(draw.Html("<p>here</p>", t)))],
     "Table": lambda t: [draw.Table([t, "b"], [[t, 1], [None, t]])],
+    "ways": lambda t: [draw.ways(compared(t))],
     "the graph in blocks": lambda t: [recorded(t).collapse("blocks")],
     "the graph in operations": lambda t: [recorded(t).collapse("operations")],
     "a path": lambda t: [
@@ -170,6 +177,7 @@ CHARTS: dict[str, Callable[[str], list]] = {
     "adapter_map": lambda t: [draw.adapter_map(model_of(t))],
     "adapter_gradients": lambda t: [draw.adapter_gradients(adapter_called(t))],
     "history": lambda t: [draw.history(history(t))],
+    "gains": lambda t: [draw.gains(compared(t))],
     "frames": lambda t: [recorded(t).frames()],
     "the norms": lambda t: [recorded(t).norms()],
     "the saved bytes": lambda t: [recorded(t).saved, recorded(t).saved.plot(t)],
