@@ -29,10 +29,8 @@ from pathlib import Path
 import torch
 
 import mclip_helpers as mh
-from mclip_helpers.comparison import WAYS, Run, Study, Task, run
-from mclip_helpers.comparison.runs import Adapted, measure
+from mclip_helpers.comparison import WAYS, Run, Study, Task
 from mclip_helpers.comparison.study import (
-    ALL_WAYS,
     BASE,
     BATCH_SIZE,
     BY_RANK,
@@ -40,6 +38,7 @@ from mclip_helpers.comparison.study import (
     EPOCHS,
     LOOKS,
     Job,
+    do_job,
     read_runs,
     write_run,
 )
@@ -91,10 +90,7 @@ def task(purpose: str, look: str, pictures: int | None = None, replay: bool = Tr
 
 def do(job: Job) -> Run:
     its_task = task(job.purpose, job.look, job.pictures, job.replay)
-    if job.way == BASE:
-        return measure(Adapted(its_task.base()), its_task, shown=False)
-    lr, epochs = job.lr or 0.0, job.epochs or 0
-    return run(its_task, ALL_WAYS[job.way], lr=lr, epochs=epochs, seed=job.seed, shown=False)
+    return do_job(job, its_task, shown=False)
 
 
 def do_and_write(path: Path, job: Job) -> Run:

@@ -17,7 +17,7 @@ from study import LOOKS, OLD, task
 
 import mclip_helpers as mh
 from mclip_helpers.comparison import WAYS, difference, read_study
-from mclip_helpers.comparison.runs import Run, adapt, measure
+from mclip_helpers.comparison.runs import Run, adapt, measure, recall
 from mclip_helpers.comparison.study import Job
 from mclip_helpers.files import data_folder
 
@@ -39,7 +39,7 @@ def metrics(look: str, before: Run, after: Run) -> dict[str, tuple[float, float,
     found = {}
     for style, was, now in ((look, before.new, after.new), (OLD, before.kept, after.kept)):
         for k in (1, 5):
-            shares = [sum(rank <= k for rank in ranks) / len(ranks) for ranks in (was, now)]
+            shares = [recall(ranks, k) for ranks in (was, now)]
             change = difference([now], [was], k)
             name = f"R@{k}, picture to text, {style}, test split ({len(now)} pictures)"
             found[name] = (*shares, change.low, change.high)

@@ -24,8 +24,8 @@ def advice(comparison: Comparison) -> str:
             f"interval, so {pictures} pictures can't tell the two apart, and {way} costs less."
         )
     free = "batch norm"
-    if way != free and free in comparison.runs and comparison.gain(free).low > 0:
-        lines.append(f"{free} alone, without any training, is worth {comparison.gain(free)}.")
+    if way != free and free in comparison.runs and (alone := comparison.gain(free)).low > 0:
+        lines.append(f"{free} alone, without any training, is worth {alone}.")
     worse = [w for w in comparison.runs if comparison.gain(way, w).low > 0]
     if worse:
         lines.append(f"Surely worse than it: {'; '.join(worse)}.")

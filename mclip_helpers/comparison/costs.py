@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from ..gradient import trace
-from ..loss import contrastive_loss
 from ..model import Clip
+from ..training.loop import batch_loss
 from ..training.state import trainable_parameters
 from .ways import Way
 
@@ -64,12 +64,9 @@ def costs(
 
 def _step(clip: Clip, images: torch.Tensor, tokens: torch.Tensor) -> None:
     model = clip.model.train()
-    with clip.compute.autocast():
-        image_features = model.encode_image(images.to(clip.device))
-        text_features = model.encode_text(tokens.to(clip.device))
-    scale = model.logit_scale.exp()
-    contrastive_loss(image_features.float(), text_features.float(), scale).backward()
+    loss = batch_loss(clip, images, tokens)
+    loss.backward()
     for parameter in model.parameters():
         parameter.grad = None
-    scale.detach().item()  # waits until a GPU has finished
+    loss.item()  # waits until a GPU has finished
     model.eval()

@@ -14,8 +14,8 @@ from ..model import Clip
 from ..training.fingerprint import dataset_hash
 from ..training.recipes import Recipe, recipe
 from .result import Comparison
-from .runs import Adapted, Run, Task, measure, run
-from .study import BASE, SEEDS, Job, Study, read_runs, write_run
+from .runs import Run, Task
+from .study import SEEDS, Job, Study, do_job, read_runs, write_run
 from .ways import WAYS, possible_ways
 
 VAL, TEST = 0.15, 0.25  # shares of the pictures; the rest is learned
@@ -35,6 +35,7 @@ class Plan:
     epochs: int
     ways: tuple[str, ...]
     replay: float
+    key: str  # a hash of all that decides how the runs end
 
     @property
     def runs(self) -> int:
@@ -90,7 +91,9 @@ def plan(
     def task(part: str, kept: PictureDataset | None) -> Task:
         return Task(base, learn, parts[part], kept, batch_size, classes=classes)
 
-    return Plan(task("val", None), task("test", kept), settings, epochs, tuple(ways), replay)
+    choose, measure = task("val", None), task("test", kept)
+    key = _key(clip, choose, measure, epochs)
+    return Plan(choose, measure, settings, epochs, tuple(ways), replay, key)
 
 
 def describe(it: Plan) -> str:
@@ -114,7 +117,7 @@ def compare(it: Plan, folder: str | Path, *, shown: bool = True) -> Comparison:
 
     With other pictures, another model or other settings it begins anew, in another file there.
     """
-    path = Path(folder) / f"runs-{_key(it)}.jsonl"
+    path = Path(folder) / f"runs-{it.key}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     runs = read_runs(path)
     done, bars = len(runs), shown and sys.stdout.isatty()  # in a file, bars are only noise
@@ -122,11 +125,7 @@ def compare(it: Plan, folder: str | Path, *, shown: bool = True) -> Comparison:
     def do(job: Job) -> Run:
         nonlocal done
         task = it.choose if job.purpose == "choose" else it.measure
-        if job.way == BASE:
-            result = measure(Adapted(task.base()), task, shown=bars)
-        else:
-            lr, epochs = job.lr or 0.0, job.epochs or 0
-            result = run(task, WAYS[job.way], lr=lr, epochs=epochs, seed=job.seed, shown=bars)
+        result = do_job(job, task, shown=bars)
         write_run(path, job, result)
         done += 1
         if shown:
@@ -137,14 +136,12 @@ def compare(it: Plan, folder: str | Path, *, shown: bool = True) -> Comparison:
     return study.compared(NAME, it.ways)
 
 
-def _key(it: Plan) -> str:
-    """A hash of all that decides how the runs end."""
-    datasets = (it.measure.learn, it.choose.new, it.measure.new, it.measure.kept)
-    clip = it.measure.base()
+def _key(clip: Clip, choose: Task, measure: Task, epochs: int) -> str:
+    datasets = (measure.learn, choose.new, measure.new, measure.kept)
     parts = [
         *("" if dataset is None else dataset_hash(dataset) for dataset in datasets),
         clip.name,
         fingerprint(clip.model),
-        str((it.measure.batch_size, it.measure.classes, it.epochs)),
+        str((measure.batch_size, measure.classes, epochs)),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

@@ -65,7 +65,7 @@ class Run:
         return recall(self.kept, k)
 
 
-def recall(picture_ranks: Sequence[int], k: int) -> float:
+def recall(picture_ranks: Sequence[int], k: int = 1) -> float:
     """The share of ranks up to k; NaN of none."""
     hits = [rank <= k for rank in picture_ranks]
     return sum(hits) / len(hits) if hits else float("nan")

@@ -14,7 +14,7 @@ from ..files import data_folder
 from ..training.recipes import NANO_RATES
 from .choose import choose
 from .result import Comparison
-from .runs import Run
+from .runs import Adapted, Run, Task, measure, run
 from .ways import WAYS, lora
 
 LOOKS = ("thermal", "sketch", "openmoji")
@@ -68,6 +68,14 @@ class Job:
         alone = [] if self.replay else ["no replay"]
         more = ", ".join([*setting, *few, *alone, f"seed {self.seed}"])
         return f"{self.purpose} {self.look}, {self.way}: {more}"
+
+
+def do_job(job: Job, task: Task, *, shown: bool = True) -> Run:
+    """Train and measure what `job` says, on the pictures of `task`; or only measure the base."""
+    if job.way == BASE:
+        return measure(Adapted(task.base()), task, shown=shown)
+    lr, epochs = job.lr or 0.0, job.epochs or 0  # they mean nothing to what trains nothing
+    return run(task, ALL_WAYS[job.way], lr=lr, epochs=epochs, seed=job.seed, shown=shown)
 
 
 class Study:

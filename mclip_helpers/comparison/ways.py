@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..data import PictureDataset, loader
-from ..lora import TARGET_SETS, freeze_batch_norm, inject_lora, regions
+from ..lora import TARGET_SETS, batch_norms, freeze_batch_norm, inject_lora, regions
 from ..model import Clip
 from ..progress import progress
 
@@ -31,12 +31,6 @@ class Way:
     method: str = ""
 
 
-def batch_norms(model: nn.Module) -> list[nn.Module]:
-    """The batch norm layers of the image tower."""
-    kinds = nn.modules.batchnorm._BatchNorm
-    return [layer for layer in model.get_submodule("visual").modules() if isinstance(layer, kinds)]
-
-
 def adapt_batch_norm(
     clip: Clip,
     dataset: PictureDataset,
@@ -53,7 +47,7 @@ def adapt_batch_norm(
     Source: Li et al. 2016, "Revisiting Batch Normalization for Practical Domain Adaptation"
     (AdaBN).
     """
-    norms = batch_norms(clip.model)
+    norms = batch_norms(clip.model.get_submodule("visual"))
     if not norms:
         raise ValueError("this model's image tower has no batch norm")
     batches = loader(
@@ -119,6 +113,6 @@ WAYS = {
 
 def possible_ways(model: nn.Module) -> list[str]:
     """Those of WAYS that are not the same in this model: without batch norm, two of them are."""
-    if batch_norms(model):
+    if batch_norms(model.get_submodule("visual")):
         return list(WAYS)
     return [way for way in WAYS if way not in ("batch norm", "full, batch norm held")]

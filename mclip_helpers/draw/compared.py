@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 
 from ..comparison import WAYS, Comparison, difference
-from ..comparison.runs import Run
+from ..comparison.runs import Run, recall
 from ..display import Chart, Table, picture_of
 from .captions import LONGEST_NAME, escaped
 from .charts import bare
@@ -81,7 +81,7 @@ def gains(comparison: Comparison) -> Chart:
 def _panel(axes: Axes, comparison: Comparison, ranks: Callable[[Run], list[int]]) -> None:
     base = ranks(comparison.base)
     nothing = [[len(base) + 1] * len(base)]  # no hit: what is "more" than this is the share itself
-    start = 100 * difference([base], nothing).mean
+    start = 100 * recall(base)
     axes.axvline(start, color=GREY, lw=1, ls="--")
     axes.annotate("base", (start, 1), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
     for y, (way, runs) in enumerate(comparison.runs.items()):
@@ -89,7 +89,7 @@ def _panel(axes: Axes, comparison: Comparison, ranks: Callable[[Run], list[int]]
         colour = COLOURS[TINTS[method]] if method in TINTS else GREY
         share = difference([ranks(run) for run in runs], nothing)
         axes.plot([100 * share.low, 100 * share.high], [y, y], color=colour, lw=6, alpha=0.3)
-        seeds = [100 * difference([ranks(run)], nothing).mean for run in runs]
+        seeds = [100 * recall(ranks(run)) for run in runs]
         axes.plot(seeds, [y] * len(seeds), "o", color=colour, ms=3)
         axes.plot(100 * share.mean, y, "|", color=colour, ms=14, mew=2)
     bare(axes)

@@ -15,7 +15,7 @@ markdown.py    text that the card shows as it was given
 
 from .adapters import load_adapter, merge_adapter, save_adapter
 from .attention import SplitAttention, fuse_attention, is_fused_attention, split_attention
-from .batch_norm import freeze_batch_norm, unfreeze_batch_norm
+from .batch_norm import batch_norms, freeze_batch_norm, unfreeze_batch_norm
 from .fold import fold, unfold
 from .inject import inject_lora, lora_layers
 from .state import base_state_dict, fingerprint, merged_state_dict, tensor_bytes
@@ -25,6 +25,7 @@ __all__ = [
     "TARGET_SETS",
     "SplitAttention",
     "base_state_dict",
+    "batch_norms",
     "fingerprint",
     "fold",
     "freeze_batch_norm",

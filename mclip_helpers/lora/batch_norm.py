@@ -27,14 +27,18 @@ def _frozen_class(original: type[nn.Module]) -> type[nn.Module]:
     return type(f"Frozen{original.__name__}", (_Frozen, original), {"original": original})
 
 
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """The batch norm layers in `module`, frozen or not."""
+    kinds = nn.modules.batchnorm._BatchNorm
+    return [layer for layer in module.modules() if isinstance(layer, kinds)]
+
+
 def freeze_batch_norm(model: nn.Module) -> int:
     """Keep the running statistics of every batch norm as they are, also under `.train()`; in place.
 
     Changes no name of a parameter or buffer. Returns the number of layers that it froze.
     """
-    kinds = nn.modules.batchnorm._BatchNorm
-    norms: list[Any] = [m for m in model.modules() if isinstance(m, kinds)]
-    norms = [m for m in norms if not isinstance(m, _Frozen)]
+    norms: list[Any] = [m for m in batch_norms(model) if not isinstance(m, _Frozen)]
     for norm in norms:
         norm.__class__ = _frozen_class(type(norm))  # type: ignore[arg-type]  # python/mypy#11469
         norm.eval()

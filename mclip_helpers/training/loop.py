@@ -137,7 +137,7 @@ def train_step(
     """
     model, optimizer, scaler = state.model, state.optimizer, state.scaler
     optimizer.zero_grad()
-    loss = _loss(clip, state, images, tokens)
+    loss = batch_loss(clip, images, tokens, state.classes)
     scaler.scale(loss).backward()
     if scaler.is_enabled():
         scaler.unscale_(optimizer)
@@ -146,7 +146,9 @@ def train_step(
     else:
         _check_gradients(model)
     if not state.reached:
-        require_reached(model, lambda: scaler.scale(_loss(clip, state, images, tokens)))
+        require_reached(
+            model, lambda: scaler.scale(batch_loss(clip, images, tokens, state.classes))
+        )
         state.reached = True
     scaler.step(optimizer)
     scaler.update()
@@ -155,16 +157,17 @@ def train_step(
     return loss.item()
 
 
-def _loss(
-    clip: Clip, state: TrainingState, images: torch.Tensor, tokens: torch.Tensor
+def batch_loss(
+    clip: Clip, images: torch.Tensor, tokens: torch.Tensor, classes: bool = False
 ) -> torch.Tensor:
-    model = state.model
+    """The loss of a batch, as a loader gives it; `classes` as in `train`."""
+    model = clip.model
     with clip.compute.autocast():
         image_features = model.encode_image(images.to(clip.device))
         text_features = model.encode_text(tokens.to(clip.device))
     scale = model.logit_scale.exp()
-    classes = _same_captions(tokens).to(clip.device) if state.classes else None
-    return contrastive_loss(image_features.float(), text_features.float(), scale, classes)
+    same = _same_captions(tokens).to(clip.device) if classes else None
+    return contrastive_loss(image_features.float(), text_features.float(), scale, same)
 
 
 def _same_captions(tokens: torch.Tensor) -> torch.Tensor:

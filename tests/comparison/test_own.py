@@ -11,7 +11,7 @@ from conftest import fresh, skeleton
 
 import mclip_helpers as mh
 from mclip_helpers import compare as command
-from mclip_helpers.comparison import own, plan
+from mclip_helpers.comparison import own, plan, study
 from mclip_helpers.comparison.ways import possible_ways
 
 
@@ -81,7 +81,7 @@ def test_it_goes_on_where_it_stopped_and_begins_anew_with_other_pictures(
 ):
     pictures = mh.folder_dataset(folder)
     it = plan(base, pictures, **QUICK)
-    running, calls = own.run, []
+    running, calls = study.run, []
 
     def stopping(*arguments, **options):
         calls.append(arguments[1])
@@ -89,7 +89,7 @@ def test_it_goes_on_where_it_stopped_and_begins_anew_with_other_pictures(
             raise KeyboardInterrupt
         return running(*arguments, **options)
 
-    monkeypatch.setattr(own, "run", stopping)
+    monkeypatch.setattr(study, "run", stopping)
     with pytest.raises(KeyboardInterrupt):
         own.compare(it, tmp_path, shown=False)
     comparison = own.compare(it, tmp_path, shown=False)

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 from conftest import fresh
+from data_scripts import script
 
 import mclip_helpers as mh
 from mclip_helpers.comparison import picture_ranks, read_study
-
-DATA = Path(__file__).parents[2] / "data"
-
-
-def script(name: str):
-    """A script of data/, as a module."""
-    spec = importlib.util.spec_from_file_location(name, DATA / f"{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 study, train_adapters = script("study"), script("train_adapters")
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
+from data_scripts import script
 
 import mclip_helpers as mh
 from mclip_helpers.comparison import WAYS, Run, Study, read_study
 from mclip_helpers.comparison.study import EPOCHS, Job, read_runs
 from mclip_helpers.training.recipes import NANO_RATES
 
-FILE = Path(__file__).parents[2] / "data" / "study.py"
-spec = importlib.util.spec_from_file_location("study", FILE)
-study = sys.modules["study"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(study)
+study = script("study")
 
 
 def fake(job: Job) -> Run:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import data_scripts
 import pytest
 import torch
 
@@ -14,15 +14,10 @@ import mclip_helpers as mh
 from mclip_helpers.data.emoji import draw_emoji, emoji_catalogue
 from mclip_helpers.model.nano import read_compact
 
-SCRIPT = Path(__file__).parent.parent.parent / "data" / "train_nano.py"
-
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_nano", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return data_scripts.script("train_nano")
 
 
 @pytest.fixture
