@@ -17,7 +17,7 @@ from .choose import choose
 from .costs import Cost, costs
 from .own import Plan, are_classes, compare, describe, plan
 from .result import Comparison, Recommendation, recommend
-from .runs import Run, Task, picture_ranks, run
+from .runs import Run, Task, picture_ranks, recall, run
 from .study import Study, read_study
 from .ways import WAYS, Way, adapt_batch_norm
 
@@ -43,6 +43,7 @@ __all__ = [
     "picture_ranks",
     "plan",
     "read_study",
+    "recall",
     "recommend",
     "run",
 ]

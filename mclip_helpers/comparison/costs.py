@@ -19,12 +19,17 @@ from .ways import Way
 @dataclass(frozen=True)
 class Cost:
     """One step: its `seconds` (the median), the bytes that autograd has `kept` for the backward
-    pass, and those of gradients and AdamW's two averages in fp32 (`state`).
+    pass, and how many parameters are `trained`.
     """
 
     seconds: float
     kept: int
-    state: int
+    trained: int
+
+    @property
+    def state(self) -> int:
+        """Bytes of the gradients and of AdamW's two averages, in fp32."""
+        return 3 * 4 * self.trained
 
 
 def costs(
@@ -58,7 +63,7 @@ def costs(
     found = {}
     for name, clip in clips.items():
         numbers = sum(p.numel() for p in trainable_parameters(clip.model).values())
-        found[name] = Cost(statistics.median(seconds[name]), kept[name], 3 * 4 * numbers)
+        found[name] = Cost(statistics.median(seconds[name]), kept[name], numbers)
     return found
 
 
