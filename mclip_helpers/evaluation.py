@@ -4,32 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from string import Formatter
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import nn
 
 from .checks import whole_number
 from .data import PictureDataset, require_dataset
 from .loss import require_features, require_finite
-from .model import Clip, require_clip
+from .model import Clip, in_eval, require_clip
 from .progress import progress as with_progress
-
-
-@contextmanager
-def _in_eval(model: nn.Module) -> Iterator[None]:
-    """Put `model` into eval mode, and each of its modules back into its own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def embed(
@@ -49,7 +35,7 @@ def embed(
         batches = range(0, len(items), batch_size)
         yield from with_progress(batches, f"embedding {what}", "batches", shown=progress)
 
-    with _in_eval(clip.model):
+    with in_eval(clip.model):
         images = [
             clip.encode_images([pair.load() for pair in pairs[at : at + batch_size]]).float().cpu()
             for at in starts(pairs, "pictures")

@@ -3,13 +3,15 @@
 While the step runs: `recorder` (the `with` block), `inventory` (names), `calls` (the forward pass),
 `backward` (the backward pass), `kept` (saved tensors), `norms`. Then: `build` makes a graph of it,
 with `explain` for what did not arrive. What is left is data: `nodes`, `verdicts`, `saved`. What can
-be asked: `paths`, `groups` and `dark`, `scenes`; `graph` has all of it in one place. Values that
-stand for a judgement are in `reasons` and `kinds`, and their words in `words` and `derivatives`.
+be asked: `paths`, `groups` and `dark`, `scenes`, and of two recordings `diff`; `graph` has all of
+it in one place. Values that stand for a judgement are in `reasons` and `kinds`, and their words in
+`words` and `derivatives`.
 """
 
 from .boxes import Collapsed, DarkGroup, Group, LeafGroup, OperationGroup
 from .current import gradients
 from .derivatives import in_words
+from .diff import GradientDiff, gradient_diff
 from .graph import Graph
 from .groups import Norms
 from .kinds import LEVELS, Darkness, Kind, Level, Scene
@@ -33,6 +35,7 @@ __all__ = [
     "Frame",
     "Frames",
     "Gradient",
+    "GradientDiff",
     "Gradients",
     "Graph",
     "Group",
@@ -48,6 +51,7 @@ __all__ = [
     "Scene",
     "Verdict",
     "Visit",
+    "gradient_diff",
     "gradients",
     "in_words",
     "trace",

@@ -41,6 +41,7 @@ class Recording:
     zeros: Collection[str]
     optimizer: torch.optim.Optimizer | None
     error: str | None
+    keep_gradients: bool
 
 
 def is_of_another_forward_pass(recording: Recording) -> bool:
@@ -68,7 +69,18 @@ def build(recording: Recording) -> Graph:
         has_towers=any(clean_name(n) == "visual" for n in recording.inventory.modules.values()),
     )
     fetch([visit for node in graph.nodes for visit in node.visits])
-    return replace(graph, gradients=Gradients(_gradients(recording, graph)))
+    kept = _kept_gradients(recording) if recording.keep_gradients else None
+    gradients = Gradients(_gradients(recording, graph))
+    return replace(graph, gradients=gradients, kept_gradients=kept)
+
+
+def _kept_gradients(recording: Recording) -> dict[str, torch.Tensor | None]:
+    """What lies in `.grad` of each trainable parameter now, as a copy on the CPU."""
+    trainable = {names[0]: t for t, names in recording.inventory.names.items() if t.requires_grad}
+    return {
+        name: None if tensor.grad is None else tensor.grad.detach().clone().cpu()
+        for name, tensor in trainable.items()
+    }
 
 
 def _call_numbers(calls: list[RunningCall]) -> list[int]:

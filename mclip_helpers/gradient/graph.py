@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..display import readable
 from .boxes import Collapsed
+from .diff import GradientDiff, gradient_diff
 from .groups import Norms, block_norms, collapse
 from .nodes import BackwardGraph, Node
 from .paths import Path, count_ways, find_leaf, shortest_path
@@ -40,6 +41,18 @@ class Graph(BackwardGraph):
     def norms(self) -> Norms:
         """The norm of the gradient that arrives at each block (see `groups.block_norms`)."""
         return block_norms(self)
+
+    def diff(self, other: Graph) -> GradientDiff:
+        """How far the gradients of two recorded steps are apart, module by module.
+
+        ValueError unless both were recorded with `trace(model, keep_gradients=True)`.
+        """
+        if self.kept_gradients is None or other.kept_gradients is None:
+            raise ValueError(
+                "a recording holds the norms of gradients and not the gradients themselves, unless "
+                "it is made with mh.trace(model, keep_gradients=True): record both steps so"
+            )
+        return gradient_diff(self.kept_gradients, other.kept_gradients)
 
     def frames(self, parameter: str | None = None, level: str = "blocks") -> Frames:
         """The backward pass in six frames, up to `parameter` (see `scenes.tell`)."""

@@ -1,15 +1,17 @@
 """What one recorded step leaves: nodes, calls, and what is needed to tell their story.
 
-All of it is plain data: names, shapes, norms and bytes. It holds no tensor and no hook, so it may
-be kept, and compared with another recording, for as long as you like.
+All of it is plain data: names, shapes, norms and bytes. It holds no hook, and no tensor but the
+gradients that `trace` was asked to keep, so you may have it for as long as you like.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+import torch
 
 from ..names import clean_name, is_adapter, tower_of
 from .kinds import Kind
@@ -126,7 +128,8 @@ class BackwardGraph:
 
     `nodes` stand in the order in which the forward pass made them, the leaves last; `roots` are
     the indices at which a backward pass began. `error` is what broke the block off, if anything
-    did. `has_towers` says whether the model has an image and a text tower.
+    did. `has_towers` says whether the model has an image and a text tower. `kept_gradients` has
+    what lay in `.grad` of each trainable parameter when the block ended, if `trace` was to keep it.
     """
 
     nodes: tuple[Node, ...]
@@ -137,6 +140,7 @@ class BackwardGraph:
     backward_calls: int
     error: str | None = None
     has_towers: bool = True
+    kept_gradients: Mapping[str, torch.Tensor | None] | None = None
 
     @cached_property
     def order(self) -> tuple[Node, ...]:

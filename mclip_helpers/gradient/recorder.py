@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import Node as AutogradNode
 
+from ..checks import true_or_false
 from .backward import BackwardLog
 from .build import Recording, build, is_of_another_forward_pass
 from .calls import CallLog
@@ -36,10 +37,12 @@ class trace:
     """Record one training step: `with trace(model) as tape:` around a forward and `backward()`.
 
     Afterwards `tape.graph` is a `Graph`. `model` is any module, or, where there is none, a dict
-    of named tensors. With an `optimizer`, the graph also knows which parameters it lacks.
+    of named tensors. With an `optimizer`, the graph also knows which parameters it lacks. With
+    `keep_gradients` it keeps a copy of what lies in each trainable parameter's `.grad` when the
+    block ends, so that two recordings can be compared (`Graph.diff`).
 
-    It changes no gradient; when the block ends, in whatever way, no hook and no tensor of it is
-    left. Raises RuntimeError if another recording is running, and on `tape.graph` if no backward
+    It changes no gradient; when the block ends, in whatever way, no hook and no other tensor of it
+    is left. Raises RuntimeError if another recording is running, and on `tape.graph` if no backward
     pass ran in the block, or only one whose forward pass ran before it.
 
     It records what goes through `Tensor.backward` and `torch.autograd.backward`, in the thread
@@ -56,10 +59,13 @@ class trace:
         self,
         model: nn.Module | Mapping[str, torch.Tensor],
         optimizer: torch.optim.Optimizer | None = None,
+        *,
+        keep_gradients: bool = False,
     ):
         _check(model, optimizer)
         self._model: nn.Module | Mapping[str, torch.Tensor] | None = model
         self._optimizer = optimizer
+        self._keep_gradients = true_or_false("keep_gradients", keep_gradients)
         self._tape: _Tape | None = None  # only inside of the block
         self._graph: Graph | None = None
         self._problem = "the recording has not ended: read `graph` after the `with` block"
@@ -131,7 +137,7 @@ class trace:
             if error:
                 self._problem = f"the block broke off before a backward pass: {error}"
             return
-        recording = self._tape.recording(self._optimizer, error)
+        recording = self._tape.recording(self._optimizer, error, self._keep_gradients)
         if is_of_another_forward_pass(recording):
             self._problem = (
                 "the forward pass of this loss ran before the `with` block began, so nothing is "
@@ -211,7 +217,9 @@ class _Tape:
         finally:
             self.calls.paused = False
 
-    def recording(self, optimizer: torch.optim.Optimizer | None, error: str | None) -> Recording:
+    def recording(
+        self, optimizer: torch.optim.Optimizer | None, error: str | None, keep_gradients: bool
+    ) -> Recording:
         return Recording(
             inventory=self.inventory,
             calls=self.calls,
@@ -221,4 +229,5 @@ class _Tape:
             zeros=self._zeros,
             optimizer=optimizer,
             error=error,
+            keep_gradients=keep_gradients,
         )

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ..model.clip import ClipModel, require_model
+from ..model.modes import in_eval
 
 
 @dataclass
@@ -81,13 +82,10 @@ def _require_clip_model(model: nn.Module) -> None:
 @contextmanager
 def _listening(model: nn.Module, note: Callable[..., None]) -> Iterator[None]:
     """In eval mode, with `note(name, module, inputs, output)` called after each module."""
-    modes = [(module, module.training) for module in model.modules()]
     hooks = [m.register_forward_hook(partial(note, name)) for name, m in model.named_modules()]
     try:
-        model.eval()
-        yield
+        with in_eval(model):
+            yield
     finally:
         for hook in hooks:
             hook.remove()
-        for module, mode in modes:
-            module.training = mode

@@ -4,6 +4,7 @@ clip.py      Clip, load_model
 nano.py      the architecture of `nano`, and its compact weight file
 weights.py   weight files: where they are, how they are read, what can be wrong with them
 compute.py   device, precision, loader workers, memory
+modes.py     eval mode for a while
 """
 
 from .clip import (
@@ -16,6 +17,7 @@ from .clip import (
     require_model,
 )
 from .compute import Compute, OutOfMemory, choose_compute
+from .modes import in_eval
 from .nano import NANO
 from .weights import APPLE_LICENCE, RANDOM, WeightsError, hub_repository, is_apples
 
@@ -31,6 +33,7 @@ __all__ = [
     "base_name",
     "choose_compute",
     "hub_repository",
+    "in_eval",
     "is_apples",
     "load_model",
     "mobileclip_names",

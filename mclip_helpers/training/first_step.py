@@ -16,6 +16,7 @@ from torch import nn
 
 from ..gradient import Cause, Gradient, Verdict, trace
 from ..lora import lora_layers
+from ..model import in_eval
 
 NAMES_SHOWN, REASONS_SHOWN = 4, 5
 
@@ -85,15 +86,12 @@ def _has_gradient(layer: LoraLayer) -> bool:
 @contextmanager
 def _set_aside(model: nn.Module) -> Iterator[None]:
     """A block in eval mode and without gradients; modes and gradients come back after it."""
-    modes = [(module, module.training) for module in model.modules()]
     gradients = [(p, p.grad) for p in model.parameters()]
     try:
-        model.zero_grad()
-        model.eval()
-        yield
+        with in_eval(model):
+            model.zero_grad()
+            yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         for parameter, gradient in gradients:
             parameter.grad = gradient
 
