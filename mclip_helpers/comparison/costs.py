@@ -11,7 +11,7 @@ import torch
 
 from ..gradient import trace
 from ..model import Clip
-from ..training.loop import batch_loss
+from ..training.objective import Objective
 from ..training.state import trainable_parameters
 from .ways import Way
 
@@ -69,8 +69,7 @@ def costs(
 
 def _step(clip: Clip, images: torch.Tensor, tokens: torch.Tensor) -> None:
     model = clip.model.train()
-    loss = batch_loss(clip, images, tokens)
-    loss.backward()
+    loss = Objective.plain(clip).backward(images, tokens)
     for parameter in model.parameters():
         parameter.grad = None
     loss.item()  # waits until a GPU has finished

@@ -24,7 +24,7 @@ class Task:
 
     `learn` is trained on, replay included, in batches of `batch_size`. `new` and `kept` are
     evaluated: pictures of the new kind, and of the kind that is not to be forgotten (None if there
-    is none). `base()` loads a fresh model. With `classes`, captions are names of classes (`train`).
+    is none). `base()` loads a fresh model. `classes` and `fast` are those of `train`.
     """
 
     base: Callable[[], Clip]
@@ -34,6 +34,7 @@ class Task:
     batch_size: int
     augment: Callable[[Image.Image], Image.Image] | None = field(default_factory=Jitter)
     classes: bool = False
+    fast: bool = True
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def adapt(
             seed=seed,
             augment=task.augment,
             classes=task.classes,
+            fast=task.fast,
             progress=shown,
         )
     except TrainingDiverged:

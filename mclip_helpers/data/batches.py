@@ -13,11 +13,11 @@ import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..checks import seed_number, true_or_false, whole_number
 from .pairs import PictureDataset, require_dataset
@@ -111,7 +111,7 @@ class DrawnCaptions(DistinctBatches):
 class Collate:
     """Turn a list of (picture, caption) into tensors. Unlike a closure, it can be pickled."""
 
-    preprocess: Callable[[Image.Image], torch.Tensor]
+    preprocess: Callable[[Any], torch.Tensor]
     tokenizer: Callable[[list[str]], torch.Tensor]
     augment: Callable[[Image.Image], Image.Image] | None = None
 
@@ -134,6 +134,37 @@ def _require_picture(value: object) -> Image.Image:
     return value
 
 
+class Tensors(Protocol):
+    """Tensors of one shape, by the number of the pair that they belong to."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> torch.Tensor: ...
+
+
+class _Given(Dataset):
+    """The pairs of a dataset, with tensors in the place of their pictures."""
+
+    def __init__(self, dataset: PictureDataset, images: Tensors):
+        if len(images) != len(dataset):
+            raise ValueError(
+                f"there are {len(images)} tensors for {len(dataset)} pictures: they were made of "
+                f"another dataset; make them of this one"
+            )
+        self.dataset, self.images = dataset, images
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, str]:
+        i, k = key if isinstance(key, tuple) else (key, 0)
+        return self.images[i], self.dataset.pairs[i].captions[k]
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
 class Preprocessing(Protocol):
     """What `loader` needs of a `Clip`."""
 
@@ -154,6 +185,7 @@ def loader(
     augment: Callable[[Image.Image], Image.Image] | None = None,
     workers: int = 0,
     classes: bool = False,
+    images: Tensors | None = None,
 ) -> DataLoader:
     """Batches (images, tokens) of shapes (N, 3, H, W) and (N, context), as `clip` takes them.
 
@@ -163,12 +195,18 @@ def loader(
     transform. `workers` is the number of processes that load ahead; they need an `augment` that can
     be pickled, so no lambda. With `classes`, equally good pairs may meet in a batch: then no pair
     is left out because its caption repeats, and the loss has to count all of them as right.
+    `images[i]` is a tensor to take in the place of picture i, of which then no file is opened.
 
     Raises TypeError for another kind of object, ValueError for a number that can't work. Warns
     where pairs repeat so often that a shuffled epoch leaves more than a tenth of them out.
     """
     require_dataset(dataset)
     _require_preprocessing(clip)
+    if augment is not None and images is not None:
+        raise ValueError(
+            "augment changes pictures, and the tensors that were given in their place stay as they "
+            "are; leave augment out here, and give it to what makes the tensors"
+        )
     if augment is not None and not callable(augment):
         raise TypeError(
             f"augment is a {type(augment).__name__}; it must be a function from a picture to a "
@@ -181,8 +219,10 @@ def loader(
     # global one alone, so that an evaluation between two epochs doesn't change the training.
     batches = functools.partial(
         DataLoader,
-        dataset,
-        collate_fn=Collate(clip.preprocess, clip.tokenizer, augment),
+        dataset if images is None else _Given(dataset, images),
+        collate_fn=Collate(
+            clip.preprocess if images is None else _as_it_is, clip.tokenizer, augment
+        ),
         num_workers=workers,
         generator=torch.Generator().manual_seed(seed_number(seed)),
     )

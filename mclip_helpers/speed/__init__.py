@@ -6,7 +6,7 @@ prefix       the frozen layers before the first adapter, computed once
 grad_cache   the gradient of a large batch in the memory of a small one
 """
 
-from .captions import CaptionTable, is_constant
+from .captions import CaptionTable, is_constant, moves
 from .encode import Encoders, plain_encoders
 from .grad_cache import cached_backward
 from .prefix import PrefixCache, cache_prefix
@@ -18,5 +18,6 @@ __all__ = [
     "cache_prefix",
     "cached_backward",
     "is_constant",
+    "moves",
     "plain_encoders",
 ]

@@ -27,6 +27,7 @@ from ..model import Clip, ClipModel, in_eval, require_clip
 from ..progress import progress
 from .captions import moves
 
+NAME = "prefix-"
 BATCH = 64
 ALIKE = 1e-3  # a relative difference that may be rounding; another computation differs by far more
 CHOICES = {"float16": np.float16, "float32": np.float32}
@@ -58,6 +59,11 @@ class PrefixCache:
     def __init__(self, clip: Clip, cut: Cut, path: Path):
         self.clip, self.cut, self.path = clip, cut, path
         self.activations = np.load(path, mmap_mode="r")
+
+    @property
+    def key(self) -> str:
+        """A hash of all that decides what is in the file."""
+        return self.path.stem.removeprefix(NAME)
 
     def __len__(self) -> int:
         return len(self.activations)
@@ -98,7 +104,7 @@ def cache_prefix(
     """
     require_clip(clip)
     require_dataset(dataset)
-    views, seed = whole_number("views", views), seed_number(seed)
+    views, seed = whole_number("views", views, least=1), seed_number(seed)
     if precision not in CHOICES:
         raise ValueError(f"precision is {precision!r:.60}; it must be one of {', '.join(CHOICES)}")
     if views > 1 and augment is None:
@@ -111,7 +117,7 @@ def cache_prefix(
         repr((cut, views, augment, seed if augment else None, precision)),
     )
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    path = Path(folder) / f"prefix-{key}.npy"
+    path = Path(folder) / f"{NAME}{key}.npy"
     if not path.exists():
         write = functools.partial(
             _write, clip, cut, dataset, views, augment, seed, CHOICES[precision]

@@ -15,12 +15,14 @@ from tqdm import tqdm
 
 from ..data import DistinctBatches, PictureDataset, set_epoch
 from ..evaluation import evaluate
-from ..loss import NotFiniteError, clamp_logit_scale, contrastive_loss
+from ..loss import NotFiniteError, clamp_logit_scale
 from ..model import Clip, require_clip
+from ..speed import CaptionTable, PrefixCache
 from .checkpoint import Checkpoint, file_path
 from .fingerprint import run_fingerprint
 from .first_step import require_reached
 from .history import History
+from .objective import Objective
 from .schedule import WARMUP
 from .setup import Settings, draw_from, require_evaluable, set_up
 from .state import LastStep, TrainingState, trainable_parameters
@@ -43,6 +45,9 @@ def train(
     augment: Callable[[Image.Image], Image.Image] | None = None,
     train_logit_scale: bool = False,
     classes: bool = False,
+    fast: bool = True,
+    chunk: int | None = None,
+    prefix: PrefixCache | None = None,
     evaluate_on: Mapping[str, PictureDataset] | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
@@ -59,6 +64,13 @@ def train(
     No batch holds two pairs that are equally good answers to each other (`PictureDataset`). Where
     many pictures share a caption, the name of a class, that leaves out too many: with `classes`,
     batches are of any pairs, and the loss counts every pair with the same caption as right.
+
+    With `fast`, what changes nothing but the rounding is done in less time, and said: the captions
+    of a frozen text tower are encoded once, and the optimizer's step is one kernel. Without, a step
+    is that of notebook 05, bit for bit. `chunk` takes a batch through the towers in parts of so
+    many pairs, with the same gradient (`cached_backward`): memory for the parts, and more time.
+    `prefix`, from `cache_prefix`, has what the frozen first layers make of these pictures; it
+    replaces `augment`.
 
     `checkpoint` is a file that is replaced after each epoch. If it exists, the run goes on from
     there and ends bit for bit where an uninterrupted run would (on the same kind of machine); it
@@ -83,11 +95,19 @@ def train(
         seed=seed,
         train_logit_scale=train_logit_scale,
         classes=classes,
+        fast=fast,
+        chunk=chunk,
+        prefix=None if prefix is None else prefix.key,
     )
     require_evaluable(evaluate_on)
     path = None if checkpoint is None else file_path(checkpoint)
     with _flag_comes_back(clip.model.logit_scale):
-        batches, state = set_up(clip, dataset, settings, augment)
+        batches, state, objective = set_up(clip, dataset, settings, augment, prefix)
+        if progress and isinstance(objective.encoders.text, CaptionTable):
+            print(
+                f"the text tower is frozen: its {len(objective.encoders.text):,} captions are "
+                f"encoded once, and not again in each epoch"
+            )
         saved = None
         if path is not None:
             saved = Checkpoint(path, run_fingerprint(clip.model, dataset, settings))
@@ -98,7 +118,7 @@ def train(
             for epoch in range(len(state.history.epochs), settings.epochs):
                 set_epoch(batches, epoch)
                 bar = _progress_bar(batches, f"epoch {epoch + 1}/{settings.epochs}", progress)
-                loss = _train_epoch(clip, state, last_step, bar)
+                loss = _train_epoch(objective, state, last_step, bar)
                 with _divergence(state, f"the end of epoch {epoch + 1}"):
                     recall = {
                         name: evaluate(clip, held_out, progress=progress).image_to_text[1]
@@ -110,16 +130,18 @@ def train(
     return state.history
 
 
-def _train_epoch(clip: Clip, state: TrainingState, last_step: LastStep, bar: tqdm) -> float:
+def _train_epoch(
+    objective: Objective, state: TrainingState, last_step: LastStep, bar: tqdm
+) -> float:
     """All steps of one epoch, whose batches `bar` gives; returns their mean loss."""
-    history = state.history
+    history, clip = state.history, objective.clip
     losses: list[float] = []
     clip.model.train()
     with bar:
         for images, tokens in bar:
             where = f"step {len(losses) + 1} of epoch {len(history.epochs) + 1}"
             with _divergence(state, where), clip.compute.memory_advice(len(images)):
-                loss = train_step(clip, state, images, tokens)
+                loss = train_step(objective, state, images, tokens)
             last_step.keep()
             history.steps.append({"loss": loss, "lr": state.lr})
             state.scheduler.step()
@@ -129,7 +151,7 @@ def _train_epoch(clip: Clip, state: TrainingState, last_step: LastStep, bar: tqd
 
 
 def train_step(
-    clip: Clip, state: TrainingState, images: torch.Tensor, tokens: torch.Tensor
+    objective: Objective, state: TrainingState, images: torch.Tensor, tokens: torch.Tensor
 ) -> float:
     """One step of the optimizer on one batch; returns the loss.
 
@@ -137,8 +159,7 @@ def train_step(
     """
     model, optimizer, scaler = state.model, state.optimizer, state.scaler
     optimizer.zero_grad()
-    loss = batch_loss(clip, images, tokens, state.classes)
-    scaler.scale(loss).backward()
+    loss = objective.backward(images, tokens, scaler.scale)
     if scaler.is_enabled():
         scaler.unscale_(optimizer)
         if scaler.get_scale() < 1:
@@ -146,33 +167,14 @@ def train_step(
     else:
         _check_gradients(model)
     if not state.reached:
-        require_reached(
-            model, lambda: scaler.scale(batch_loss(clip, images, tokens, state.classes))
-        )
+        part = slice(objective.chunk)
+        require_reached(model, lambda: scaler.scale(objective.loss(images[part], tokens[part])))
         state.reached = True
     scaler.step(optimizer)
     scaler.update()
     if model.logit_scale.requires_grad:
         clamp_logit_scale(model.logit_scale)
     return loss.item()
-
-
-def batch_loss(
-    clip: Clip, images: torch.Tensor, tokens: torch.Tensor, classes: bool = False
-) -> torch.Tensor:
-    """The loss of a batch, as a loader gives it; `classes` as in `train`."""
-    model = clip.model
-    with clip.compute.autocast():
-        image_features = model.encode_image(images.to(clip.device))
-        text_features = model.encode_text(tokens.to(clip.device))
-    scale = model.logit_scale.exp()
-    same = _same_captions(tokens).to(clip.device) if classes else None
-    return contrastive_loss(image_features.float(), text_features.float(), scale, same)
-
-
-def _same_captions(tokens: torch.Tensor) -> torch.Tensor:
-    """Rows of `tokens` (N, context) numbered so that equal ones have one number: (N)."""
-    return tokens.unique(dim=0, return_inverse=True)[1]
 
 
 def _progress_bar(batches: DataLoader, title: str, shown: bool) -> tqdm:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ..checks import finite_number, seed_number, true_or_false, whole_number
@@ -22,9 +23,14 @@ from ..data import (
     set_epoch,
 )
 from ..model import Clip
+from ..speed import CaptionTable, PrefixCache, is_constant, moves, plain_encoders
 from .history import RUN_COLUMNS
+from .objective import Objective
 from .schedule import warmup_cosine
 from .state import TrainingState, trainable_parameters
+
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
+FUSED = ("cpu", "cuda")  # devices on which AdamW has one kernel for all parameters
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,9 @@ class Settings:
     seed: int
     train_logit_scale: bool
     classes: bool
+    fast: bool = True
+    chunk: int | None = None
+    prefix: str | None = None
 
     def __post_init__(self) -> None:
         checked = {
@@ -54,7 +63,9 @@ class Settings:
         }
         for name, value in checked.items():  # plain numbers, which JSON can hold
             object.__setattr__(self, name, value)
-        for name in ("train_logit_scale", "classes"):
+        if self.chunk is not None:
+            object.__setattr__(self, "chunk", whole_number("chunk", self.chunk, least=1))
+        for name in ("train_logit_scale", "classes", "fast"):
             true_or_false(name, getattr(self, name))
 
 
@@ -89,13 +100,25 @@ def require_multiplier(log_scale: torch.Tensor) -> None:
         )
 
 
+def require_still_batch_norm(model: nn.Module, why: str) -> None:
+    """Raise ValueError if a batch norm would see only a part of each batch, because of `why`."""
+    moving = [n for n, m in model.named_modules() if isinstance(m, BATCH_NORM) and moves(m)]
+    if moving:
+        raise ValueError(
+            f"{len(moving)} batch norms would be computed from a part of each batch ({why}), which "
+            f"is another training than that of the whole batch; the first is {moving[0]}. Call "
+            f"freeze_batch_norm(model) before, as inject_lora does"
+        )
+
+
 def set_up(
     clip: Clip,
     dataset: PictureDataset,
     settings: Settings,
     augment: Callable[[Image.Image], Image.Image] | None,
-) -> tuple[DataLoader, TrainingState]:
-    """The shuffled batches and the state before the first step.
+    prefix: PrefixCache | None,
+) -> tuple[DataLoader, TrainingState, Objective]:
+    """The shuffled batches, the state before the first step, and what a step minimises.
 
     `logit_scale` asks for a gradient from now on if `settings` say so, and otherwise does not.
     """
@@ -108,14 +131,19 @@ def set_up(
         augment=augment,
         workers=clip.compute.workers,
         classes=settings.classes,
+        images=prefix,
     )
     require_multiplier(clip.model.logit_scale)
+    if settings.chunk is not None:
+        require_still_batch_norm(clip.model, f"chunk={settings.chunk}")
     clip.model.logit_scale.requires_grad_(settings.train_logit_scale)
+    objective = _objective(clip, dataset, settings, prefix)
     steps = _count_steps(batches, settings.epochs)
     optimizer = torch.optim.AdamW(
         trainable_parameters(clip.model).values(),
         lr=settings.lr,
         weight_decay=settings.weight_decay,
+        fused=(settings.fast and clip.device.type in FUSED) or None,
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warmup_cosine(step, steps, settings.warmup)
@@ -125,9 +153,20 @@ def set_up(
         optimizer=optimizer,
         scheduler=scheduler,
         scaler=clip.compute.scaler(),
-        classes=settings.classes,
     )
-    return batches, state
+    return batches, state, objective
+
+
+def _objective(
+    clip: Clip, dataset: PictureDataset, settings: Settings, prefix: PrefixCache | None
+) -> Objective:
+    """The loss, with the encoders that the settings ask for."""
+    encoders = plain_encoders(clip)
+    if settings.fast and is_constant(clip.model, "text"):
+        encoders = replace(encoders, text=CaptionTable(clip, dataset.all_captions))
+    if prefix is not None:
+        encoders = replace(encoders, image=prefix.encode)
+    return Objective(clip, encoders, settings.classes, settings.chunk)
 
 
 def draw_from(seed: int) -> None:

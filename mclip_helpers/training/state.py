@@ -15,15 +15,13 @@ from .history import History
 class TrainingState:
     """Everything that a step of training changes, so everything that a checkpoint must hold.
 
-    (But `classes`, which stays, and `reached`: whether a step of this call has reached every
-    adapter, see `first_step`.)
+    (But for `reached`: whether a step of this call has reached every adapter, see `first_step`.)
     """
 
     model: ClipModel
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
-    classes: bool = False
     history: History = field(default_factory=History)
     reached: bool = False
 
