@@ -87,20 +87,34 @@ class DrawnCaptions(DistinctBatches):
 
     With `classes`, any pairs may meet in a batch, and the loss has to know (`contrastive_loss`).
     k is drawn from `seed`, `epoch` and i alone, so that it is the same whatever the batches are and
-    whichever worker loads them.
+    whichever worker loads them. `share` = (r, R) gives part r of R equal parts of each batch: what
+    one of several processes loads.
     """
 
     def __init__(
-        self, dataset: PictureDataset, batch_size: int, seed: int = 0, classes: bool = False
+        self,
+        dataset: PictureDataset,
+        batch_size: int,
+        seed: int = 0,
+        classes: bool = False,
+        share: tuple[int, int] = (0, 1),
     ):
         require_dataset(dataset)
         groups = range(len(dataset)) if classes else dataset.groups
         super().__init__(groups, batch_size, seed)
         self.counts = [len(pair.captions) for pair in dataset.pairs]
+        self.share = share
+        if self.batch_size % share[1]:
+            raise ValueError(
+                f"batch_size is {batch_size}, of all processes together; it must be a multiple of "
+                f"their number, {share[1]}"
+            )
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:  # type: ignore[override]
+        part, parts = self.share
+        size = self.batch_size // parts
         for batch in super().__iter__():
-            yield [(i, self._draw(i)) for i in batch]
+            yield [(i, self._draw(i)) for i in batch[part * size : (part + 1) * size]]
 
     def _draw(self, i: int) -> int:
         bits = hashlib.sha256(f"{self.seed} {self.epoch} {i}".encode()).digest()[:8]
@@ -186,6 +200,7 @@ def loader(
     workers: int = 0,
     classes: bool = False,
     images: Tensors | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader:
     """Batches (images, tokens) of shapes (N, 3, H, W) and (N, context), as `clip` takes them.
 
@@ -196,6 +211,7 @@ def loader(
     be pickled, so no lambda. With `classes`, equally good pairs may meet in a batch: then no pair
     is left out because its caption repeats, and the loss has to count all of them as right.
     `images[i]` is a tensor to take in the place of picture i, of which then no file is opened.
+    `share` = (r, R), of several processes: only part r of R equal parts of each shuffled batch.
 
     Raises TypeError for another kind of object, ValueError for a number that can't work. Warns
     where pairs repeat so often that a shuffled epoch leaves more than a tenth of them out.
@@ -228,7 +244,7 @@ def loader(
     )
     if not shuffle:
         return batches(batch_size=batch_size)
-    sampler = DrawnCaptions(dataset, batch_size, seed, classes)
+    sampler = DrawnCaptions(dataset, batch_size, seed, classes, share)
     _warn_of_repeats(sampler)
     return batches(batch_sampler=sampler)
 

@@ -89,9 +89,9 @@ class Compute:
             f"the memory of {self.name} does not hold a step with batch_size={batch_size}. Nothing "
             f"is lost: the model is as the last whole step left it, so save it or train on. Take "
             f"chunk={max(1, batch_size // 4)} in mh.train, which takes the same batch through the "
-            f"towers in parts; or batch_size={max(2, batch_size // 2)}; or targets='default', which "
-            f"keep far less than 'image' or 'all' (notebook 04 shows why); or delete other models "
-            f"and restart the kernel. PyTorch's message: {message}"
+            f"towers in parts; or batch_size={max(2, batch_size // 2)}; or targets='default', "
+            f"which keep far less than 'image' or 'all' (notebook 04 shows why); or delete other "
+            f"models and restart the kernel. PyTorch's message: {message}"
         ) from None
 
 

@@ -4,20 +4,37 @@ encode       how a batch becomes features
 captions     a frozen text tower, computed once
 prefix       the frozen layers before the first adapter, computed once
 grad_cache   the gradient of a large batch in the memory of a small one
+processes    several processes that take one step together
 """
 
 from .captions import CaptionTable, is_constant, moves
 from .encode import Encoders, plain_encoders
 from .grad_cache import cached_backward
 from .prefix import PrefixCache, cache_prefix
+from .processes import (
+    average_gradients,
+    gather,
+    gather_numbers,
+    is_distributed,
+    is_main,
+    require_alike,
+    share,
+)
 
 __all__ = [
     "CaptionTable",
     "Encoders",
     "PrefixCache",
+    "average_gradients",
     "cache_prefix",
     "cached_backward",
+    "gather",
+    "gather_numbers",
     "is_constant",
+    "is_distributed",
+    "is_main",
     "moves",
     "plain_encoders",
+    "require_alike",
+    "share",
 ]

@@ -55,6 +55,11 @@ def dataset_hash(dataset: PictureDataset) -> str:
     return _hash(f"{pair.digest} {pair.captions}".encode() for pair in dataset.pairs)
 
 
+def trainable_hash(model: nn.Module) -> str:
+    """A hash of the numbers that are trained, as they are now."""
+    return _hash(tensor_bytes(p) for p in trainable_parameters(model).values())
+
+
 def _hash(parts: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     for part in parts:

@@ -17,14 +17,14 @@ from ..data import DistinctBatches, PictureDataset, set_epoch
 from ..evaluation import evaluate
 from ..loss import NotFiniteError, clamp_logit_scale
 from ..model import Clip, require_clip
-from ..speed import CaptionTable, PrefixCache
+from ..speed import CaptionTable, PrefixCache, is_distributed, is_main, require_alike
 from .checkpoint import Checkpoint, file_path
-from .fingerprint import run_fingerprint
+from .fingerprint import run_fingerprint, trainable_hash
 from .first_step import require_reached
 from .history import History
 from .objective import Objective
 from .schedule import WARMUP
-from .setup import Settings, draw_from, require_evaluable, set_up
+from .setup import Settings, draw_apart, draw_from, require_evaluable, set_up
 from .state import LastStep, TrainingState, trainable_parameters
 
 
@@ -72,6 +72,9 @@ def train(
     `prefix`, from `cache_prefix`, has what the frozen first layers make of these pictures; it
     replaces `augment`.
 
+    In several processes (`accelerate launch`, `torchrun`) each takes a part of every batch, and
+    the step is that of the whole batch in one; the main process writes and shows.
+
     `checkpoint` is a file that is replaced after each epoch. If it exists, the run goes on from
     there and ends bit for bit where an uninterrupted run would (on the same kind of machine); it
     keeps the random states of PyTorch and Python, not NumPy's. ValueError if it is damaged, or of a
@@ -86,6 +89,7 @@ def train(
     error, the model is as the last whole step left it, in eval mode and without gradients.
     """
     require_clip(clip)
+    progress = progress and is_main()
     settings = Settings(
         epochs=epochs,
         batch_size=batch_size,
@@ -113,10 +117,14 @@ def train(
             saved = Checkpoint(path, run_fingerprint(clip.model, dataset, settings))
         if saved is None or not saved.resume(state):
             draw_from(settings.seed)
+        if is_distributed():
+            require_alike("the run", run_fingerprint(clip.model, dataset, settings))
+            require_alike("the start", trainable_hash(clip.model))
 
         with _whole_steps(state) as last_step:
             for epoch in range(len(state.history.epochs), settings.epochs):
                 set_epoch(batches, epoch)
+                draw_apart(settings.seed, epoch)
                 bar = _progress_bar(batches, f"epoch {epoch + 1}/{settings.epochs}", progress)
                 loss = _train_epoch(objective, state, last_step, bar)
                 with _divergence(state, f"the end of epoch {epoch + 1}"):
@@ -125,7 +133,7 @@ def train(
                         for name, held_out in (evaluate_on or {}).items()
                     }
                     state.history.epochs.append({"epoch": epoch + 1, "loss": loss, **recall})
-                    if saved is not None:
+                    if saved is not None and is_main():
                         saved.save(state)
     return state.history
 

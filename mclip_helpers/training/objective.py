@@ -9,7 +9,14 @@ import torch
 
 from ..loss import contrastive_loss
 from ..model import Clip
-from ..speed import Encoders, cached_backward, plain_encoders
+from ..speed import (
+    Encoders,
+    average_gradients,
+    cached_backward,
+    gather,
+    gather_numbers,
+    plain_encoders,
+)
 
 
 @dataclass(frozen=True)
@@ -18,6 +25,7 @@ class Objective:
 
     With `classes`, captions that are equal are all right answers to each other (as in `train`).
     With `chunk`, the backward pass takes so many pairs at a time through the towers (GradCache).
+    Where several processes have a part of the batch each, the loss is that of the whole.
     """
 
     clip: Clip
@@ -40,7 +48,17 @@ class Objective:
         tokens: torch.Tensor,
         scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
     ) -> torch.Tensor:
-        """Add the gradient of the (scaled) loss to `.grad`; returns the loss without a graph."""
+        """Fill `.grad` with the gradient of the (scaled) loss; returns the loss without a graph."""
+        loss = self._backward(images, tokens, scale)
+        average_gradients(p for p in self.clip.model.parameters() if p.requires_grad)
+        return loss
+
+    def _backward(
+        self,
+        images: torch.Tensor,
+        tokens: torch.Tensor,
+        scale: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
         if self.chunk is None:
             loss = self.loss(images, tokens)
             scale(loss).backward()
@@ -52,11 +70,13 @@ class Objective:
 
     def _of_features(self, tokens: torch.Tensor) -> Callable[..., torch.Tensor]:
         """The loss of the features of a batch with these tokens."""
-        same = _same_captions(tokens).to(self.clip.device) if self.classes else None
+        same = None
+        if self.classes:
+            same = _same_captions(gather_numbers(tokens.to(self.clip.device)))
 
         def loss(image_features: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
             scale = self.clip.model.logit_scale.exp()
-            return contrastive_loss(image_features, text_features, scale, same)
+            return contrastive_loss(gather(image_features), gather(text_features), scale, same)
 
         return loss
 

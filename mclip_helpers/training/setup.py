@@ -23,7 +23,15 @@ from ..data import (
     set_epoch,
 )
 from ..model import Clip
-from ..speed import CaptionTable, PrefixCache, is_constant, moves, plain_encoders
+from ..speed import (
+    CaptionTable,
+    PrefixCache,
+    is_constant,
+    is_distributed,
+    moves,
+    plain_encoders,
+    share,
+)
 from .history import RUN_COLUMNS
 from .objective import Objective
 from .schedule import warmup_cosine
@@ -132,10 +140,13 @@ def set_up(
         workers=clip.compute.workers,
         classes=settings.classes,
         images=prefix,
+        share=share(),
     )
     require_multiplier(clip.model.logit_scale)
     if settings.chunk is not None:
         require_still_batch_norm(clip.model, f"chunk={settings.chunk}")
+    if is_distributed():
+        require_still_batch_norm(clip.model, f"{share()[1]} processes")
     clip.model.logit_scale.requires_grad_(settings.train_logit_scale)
     objective = _objective(clip, dataset, settings, prefix)
     steps = _count_steps(batches, settings.epochs)
@@ -173,6 +184,16 @@ def draw_from(seed: int) -> None:
     """Seed what an epoch draws from beside its batches: dropout, and augmentations."""
     torch.manual_seed(seed)
     random.seed(seed)
+
+
+def draw_apart(seed: int, epoch: int) -> None:
+    """The same for an epoch of one of several processes: each draws numbers of its own.
+
+    They depend on the seed, the epoch and the process alone, so that a run can go on without the
+    random states of all of them.
+    """
+    if is_distributed():
+        draw_from(random.Random(f"{seed} {epoch} {share()[0]}").getrandbits(32))
 
 
 def _count_steps(batches: DataLoader, epochs: int) -> int:
