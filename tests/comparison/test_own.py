@@ -10,7 +10,7 @@ import pytest
 from conftest import fresh, skeleton
 
 import mclip_helpers as mh
-from mclip_helpers import compare as command
+from mclip_helpers.commands import compare as command
 from mclip_helpers.comparison import own, plan, study
 from mclip_helpers.comparison.ways import possible_ways
 

@@ -16,44 +16,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import draw
-from .comparison import WAYS, advice, are_classes, compare, describe, plan
-from .data import PictureDataset, emoji_dataset, folder_dataset
-from .model import load_model
-
-EMOJI = "twemoji"
+from .. import draw
+from ..comparison import WAYS, advice, compare, describe, plan
+from ..data import folder_dataset
+from ..model import load_model
+from .arguments import add_kind_of_pictures, add_model, has_classes, known_pictures
 
 
 def parser() -> argparse.ArgumentParser:
     summary, _, more = (__doc__ or "").split("\n\n")
     made = argparse.ArgumentParser(prog="mclip-compare", description=f"{summary} {more}")
     add = made.add_argument
-    add("--model", required=True, help="nano, MobileCLIP2-S0, … (mclip_helpers.mobileclip_names)")
-    add("--weights", help="of the model, if not its usual ones; 'random' to try the mechanics")
+    add_model(made)
     add(
         "--pictures",
         required=True,
         type=Path,
         help="a folder with metadata.csv or metadata.jsonl: file_name, text",
     )
-    add(
-        "--known",
-        help="pictures of what is not to be forgotten: such a folder, or 'twemoji' (what nano "
-        "knows); without it nothing tells what is forgotten",
-    )
-    add(
-        "--replay",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="the share of known pictures in what is learned from, such as 0.5 (default: 0)",
-    )
-    add(
-        "--classes",
-        choices=["auto", "yes", "no"],
-        default="auto",
-        help="whether captions are names of classes, which many pictures share",
-    )
+    add_kind_of_pictures(made)
     add("--ways", nargs="+", choices=WAYS, metavar="WAY", help=f"of: {'; '.join(WAYS)}")
     add("--epochs", type=int, help="of the shorter tries (default: as many as give 110 steps)")
     add("--out", type=Path, default=Path("comparison"), help="where results go (comparison/)")
@@ -71,14 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(args: argparse.Namespace) -> None:
     pictures = folder_dataset(args.pictures)
-    classes = are_classes(pictures) if args.classes == "auto" else args.classes == "yes"
     base = functools.partial(load_model, args.model, pretrained=args.weights)
     it = plan(
         base,
         pictures,
-        known=_known(args.known),
+        known=known_pictures(args),
         replay=args.replay,
-        classes=classes,
+        classes=has_classes(args, pictures),
         ways=args.ways,
         epochs=args.epochs,
     )
@@ -88,12 +68,6 @@ def run(args: argparse.Namespace) -> None:
     (args.out / "report.txt").write_text(report, encoding="utf-8")
     draw.gains(comparison).savefig(args.out / "comparison.png", dpi=120, bbox_inches="tight")
     print(f"\n{report}\nwritten to {args.out / 'report.txt'} and {args.out / 'comparison.png'}")
-
-
-def _known(name: str | None) -> PictureDataset | None:
-    if name is None:
-        return None
-    return emoji_dataset(EMOJI) if name == EMOJI else folder_dataset(name)
 
 
 if __name__ == "__main__":

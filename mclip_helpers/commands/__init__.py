@@ -1,0 +1,1 @@
+"""What is installed as a command: `mclip-compare` and `mclip-finetune`."""
