@@ -12,8 +12,6 @@ rewritten as Linear.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -22,6 +20,7 @@ from torch import nn
 
 import mclip_helpers as mh
 from mclip_helpers.display import Table
+from mclip_helpers.speed import ratio, take_turns
 
 
 class NotPossible(Exception):
@@ -75,22 +74,13 @@ class Step:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-6)
 
-    def __call__(self) -> float:
-        """Take the step; returns its seconds."""
-        self._wait()
-        begun = time.perf_counter()
+    def __call__(self) -> None:
         image = self.model.encode_image(self.images)
         text = self.model.encode_text(self.tokens)
         loss = mh.contrastive_loss(image, text, self.model.logit_scale.exp())
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self._wait()
-        return time.perf_counter() - begun
-
-    def _wait(self) -> None:
-        if self.images.is_cuda:
-            torch.cuda.synchronize()
 
 
 def steps_of(name: str, batch: int) -> tuple[dict[str, Step], list[str]]:
@@ -104,26 +94,14 @@ def steps_of(name: str, batch: int) -> tuple[dict[str, Step], list[str]]:
     return steps, left_out
 
 
-def measure(steps: dict[str, Step], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each recipe's step in each round. The first step of each is not counted."""
-    for step in steps.values():
-        step()
-    seconds: dict[str, list[float]] = {recipe: [] for recipe in steps}
-    for _ in range(rounds):
-        for recipe, step in steps.items():
-            seconds[recipe].append(step())
-    return seconds
-
-
 def table(steps: dict[str, Step], seconds: dict[str, list[float]]) -> Table:
     rows = []
     for recipe, step in steps.items():
-        ratios = [own / full for own, full in zip(seconds[recipe], seconds["full"], strict=True)]
         count = sum(p.numel() for p in step.parameters)
         rows.append(
             [
                 recipe,
-                f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})",
+                ratio(seconds[recipe], seconds["full"]),
                 f"{count:,}",
                 f"{12 * count / 1e6:.2f} MB",
             ]
@@ -139,7 +117,7 @@ def main() -> None:
     args = parser.parse_args()
     for name in args.model:
         steps, left_out = steps_of(name, args.batch)
-        seconds = measure(steps, args.rounds)
+        seconds = take_turns(steps, args.rounds)
         device = next(iter(steps.values())).images.device
         print(f"{name}, batch {args.batch}, {device}, {args.rounds} rounds: median (range)")
         print(table(steps, seconds), *left_out, sep="\n", end="\n\n")

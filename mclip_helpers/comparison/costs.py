@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from ..gradient import trace
 from ..model import Clip
+from ..speed import take_turns
 from ..training.objective import Objective
 from ..training.state import trainable_parameters
 from .ways import Way
@@ -54,12 +55,8 @@ def costs(
         with trace(clips[name].model) as tape:
             _step(clips[name], images, tokens)
         kept[name] = tape.graph.saved.total
-    seconds: dict[str, list[float]] = {name: [] for name in clips}
-    for _ in range(rounds):
-        for name, clip in clips.items():
-            began = time.perf_counter()
-            _step(clip, images, tokens)
-            seconds[name].append(time.perf_counter() - began)
+    steps = {name: partial(_step, clip, images, tokens) for name, clip in clips.items()}
+    seconds = take_turns(steps, rounds)
     found = {}
     for name, clip in clips.items():
         numbers = sum(p.numel() for p in trainable_parameters(clip.model).values())
@@ -69,8 +66,7 @@ def costs(
 
 def _step(clip: Clip, images: torch.Tensor, tokens: torch.Tensor) -> None:
     model = clip.model.train()
-    loss = Objective.plain(clip).backward(images, tokens)
+    Objective.plain(clip).backward(images, tokens)
     for parameter in model.parameters():
         parameter.grad = None
-    loss.item()  # waits until a GPU has finished
     model.eval()

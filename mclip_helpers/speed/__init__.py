@@ -5,6 +5,7 @@ captions     a frozen text tower, computed once
 prefix       the frozen layers before the first adapter, computed once
 grad_cache   the gradient of a large batch in the memory of a small one
 processes    several processes that take one step together
+timing       times that can be compared
 """
 
 from .captions import CaptionTable, is_constant, moves
@@ -20,6 +21,7 @@ from .processes import (
     require_alike,
     share,
 )
+from .timing import ratio, take_turns
 
 __all__ = [
     "CaptionTable",
@@ -35,6 +37,8 @@ __all__ = [
     "is_main",
     "moves",
     "plain_encoders",
+    "ratio",
     "require_alike",
     "share",
+    "take_turns",
 ]
