@@ -85,7 +85,7 @@ def task(purpose: str, look: str, pictures: int | None = None, replay: bool = Tr
     learn = few(learn, pictures)
     together = learn + few(old, pictures) if replay else learn
     base = functools.partial(mh.load_model, "nano", device="cpu")
-    batch_size = min(BATCH_SIZE, len(together))
+    batch_size = min(BATCH_SIZE, len(set(together.groups)))  # one concept has two pictures
     return Task(base, together, new, kept, batch_size, fast=False)  # the same to the last bit
 
 

@@ -21,9 +21,9 @@ LOOKS = ("thermal", "sketch", "openmoji")
 BASE = "base"  # in the place of a way: nothing was done
 SEEDS = range(3)
 BATCH_SIZE = 128  # half of it new pictures, half of it replay
-# How many epochs the shorter tries have. An epoch of few pictures is short: with all 718, and with
-# 256 and 64, the steps are about as many; with 16, the batches are smaller, too.
-EPOCHS: dict[int | None, int] = {None: 10, 256: 28, 64: 110, 16: 110}
+# How many epochs the shorter tries have. An epoch of few pictures is short: these are some hundred
+# steps for all, of smaller batches where there are fewer pictures than a batch holds.
+EPOCHS: dict[int | None, int] = {None: 10, 256: 28, 64: 55, 16: 55}
 
 # One region of the image tower at a time, and one number of directions at a time.
 REGIONS = ("stem", "block 0", "block 1", "block 2", "block 3", "head")
