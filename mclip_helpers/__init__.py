@@ -3,11 +3,11 @@
 Folders mirror the notebooks, from what comes first to what uses it:
 
     checks · files · progress · names · display → loss → data · model → lora → evaluation
-        → training → comparison
+        → speed → training → comparison → commands
     names · display → gradient → draw → widgets → machine
 """
 
-from . import comparison, draw, widgets
+from . import comparison, draw, speed, widgets
 from .data import (
     SPLITS,
     DataError,
@@ -102,8 +102,6 @@ __all__ = [
     "gradients",
     "split_attention",
     "fuse_attention",
-    "fold",
-    "unfold",
     "freeze_batch_norm",
     "unfreeze_batch_norm",
     "save_adapter",
@@ -138,4 +136,8 @@ __all__ = [
     "comparison",
     # 06_which_tool
     "regions",
+    # 07_fast_and_large
+    "fold",
+    "unfold",
+    "speed",
 ]

@@ -29,6 +29,7 @@ SERIES = [
     "04_follow_the_gradient",
     "05_train",
     "06_which_tool",
+    "07_fast_and_large",
 ]
 MAX_BYTES = 2_000_000  # GitHub shows no larger ones, and a clone should stay small
 MODEL_LINE = re.compile(r'^MODEL = "nano"\s*(#.*)?$', re.MULTILINE)
