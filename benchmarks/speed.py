@@ -20,11 +20,11 @@ Weights other than nano's are random: a step costs the same.
 from __future__ import annotations
 
 import argparse
+import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 
-import open_clip
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
@@ -81,9 +81,7 @@ class Step:
 def usual(name: str, place: str, images: torch.Tensor, tokens: torch.Tensor) -> Step:
     """open_clip and PEFT, as their documentation has it."""
     clip = load(name)
-    own = open_clip.create_model(name)
-    own.load_state_dict(clip.model.state_dict())
-    own = own.to(clip.device)
+    own = copy.deepcopy(clip.model).to(memory_format=torch.contiguous_format)
     if place == "default":
         # PEFT has an adapter for nn.MultiheadAttention as a whole: its parent is the target.
         names = [n for n, m in own.named_modules() if isinstance(m, nn.MultiheadAttention)]

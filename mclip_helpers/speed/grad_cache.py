@@ -26,7 +26,7 @@ def cached_backward(
     inputs: Sequence[torch.Tensor],
     loss_of: Callable[..., torch.Tensor],
     chunk: int,
-    scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
+    scale: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Fill `.grad` with the gradient of `loss_of(*features)`; return the loss, without a graph.
 
@@ -54,7 +54,7 @@ def cached_backward(
 
     # 2. The loss of the whole batch: the gradient goes back to the features, and stops there.
     loss = loss_of(*features)
-    scale(loss).backward()
+    (loss if scale is None else scale(loss)).backward()
 
     # 3. Each chunk again, with a graph: it carries the gradient of its features into the weights.
     for (encode, batch), of_all, states in zip(towers, features, drawn_from, strict=True):

@@ -46,7 +46,7 @@ class Objective:
         self,
         images: torch.Tensor,
         tokens: torch.Tensor,
-        scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
+        scale: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Fill `.grad` with the gradient of the (scaled) loss; returns the loss without a graph."""
         loss = self._backward(images, tokens, scale)
@@ -57,11 +57,11 @@ class Objective:
         self,
         images: torch.Tensor,
         tokens: torch.Tensor,
-        scale: Callable[[torch.Tensor], torch.Tensor],
+        scale: Callable[[torch.Tensor], torch.Tensor] | None,
     ) -> torch.Tensor:
         if self.chunk is None:
             loss = self.loss(images, tokens)
-            scale(loss).backward()
+            (loss if scale is None else scale(loss)).backward()
             return loss.detach()
         towers = self.encoders.image, self.encoders.text
         return cached_backward(
