@@ -10,6 +10,7 @@ from data_scripts import script
 import mclip_helpers as mh
 from mclip_helpers.comparison import WAYS, Run, Study, read_study
 from mclip_helpers.comparison.study import EPOCHS, Job, read_runs
+from mclip_helpers.data.batches import DrawnCaptions
 from mclip_helpers.training.recipes import NANO_RATES
 
 study = script("study")
@@ -158,6 +159,9 @@ def test_few_pictures_are_the_same_concepts_in_both_looks_and_a_part_of_the_larg
             styles.setdefault(style, set()).add(code)
         new, old = styles.values()
         assert new == old and len(new) == count
-    assert study.task("measure", "thermal", 16).batch_size == 32
+    for count in (16, 64, 256, None):  # two pictures of one concept never meet in a batch
+        few = study.task("measure", "thermal", count)
+        assert few.batch_size == min(128, count or 128)
+        assert len(DrawnCaptions(few.learn, few.batch_size)) > 0
     alone = study.task("measure", "thermal", replay=False).learn
     assert {pair.name.rpartition("/")[0] for pair in alone.pairs} == {"thermal"}
