@@ -38,7 +38,6 @@ from .schedule import warmup_cosine
 from .state import TrainingState, trainable_parameters
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
-FUSED = ("cpu", "cuda")  # devices on which AdamW has one kernel for all parameters
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,6 @@ def set_up(
         trainable_parameters(clip.model).values(),
         lr=settings.lr,
         weight_decay=settings.weight_decay,
-        fused=(settings.fast and clip.device.type in FUSED) or None,
     )
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warmup_cosine(step, steps, settings.warmup)
