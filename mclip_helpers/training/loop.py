@@ -66,10 +66,10 @@ def train(
     batches are of any pairs, and the loss counts every pair with the same caption as right.
 
     With `fast`, what changes nothing but the rounding is done in less time, and said: the captions
-    of a frozen text tower are encoded once. Without, a step is that of notebook 05, bit for bit. `chunk` takes a batch through the towers in parts of so
-    many pairs, with the same gradient (`cached_backward`): memory for the parts, and more time.
-    `prefix`, from `cache_prefix`, has what the frozen first layers make of these pictures; it
-    replaces `augment`.
+    of a frozen text tower are encoded once. Without, a step is that of notebook 05, bit for bit.
+    `chunk` takes a batch through the towers in parts of so many pairs, with the same gradient
+    (`cached_backward`): memory for the parts, and more time. `prefix`, from `cache_prefix`, has
+    what the frozen first layers make of these pictures; it replaces `augment`.
 
     In several processes (`accelerate launch`, `torchrun`) each takes a part of every batch, and
     the step is that of the whole batch in one; the main process writes and shows.
