@@ -50,17 +50,11 @@ def load(name: str) -> mh.Clip:
     return replace(clip, compute=replace(clip.compute, precision=torch.float32))
 
 
-def targets_of(model: nn.Module, place: str) -> list[str]:
-    """The same layers, folded or not."""
-    if place == "default":
-        return mh.lora_targets(model)
-    last = mh.regions(model)
-    block = [region for region in last if region.startswith("block")][-1]
-    return last[block][-2:]
-
-
-def pictures(count: int) -> mh.PictureDataset:
-    return mh.emoji_dataset("thermal", "train").head(count)
+def late_layers(model: nn.Module) -> list[str]:
+    """The last two layers of the image tower's last block."""
+    regions = mh.regions(model)
+    last = [region for region in regions if region.startswith("block")][-1]
+    return regions[last][-2:]
 
 
 class Step:
@@ -85,10 +79,9 @@ def usual(name: str, place: str, images: torch.Tensor, tokens: torch.Tensor) -> 
     if place == "default":
         # PEFT has an adapter for nn.MultiheadAttention as a whole: its parent is the target.
         names = [n for n, m in own.named_modules() if isinstance(m, nn.MultiheadAttention)]
-        image = [n for n in mh.lora_targets(clip.model) if mh.tower_of(n) == "image"]
-        names += image
+        names += [n for n in mh.lora_targets(clip.model) if mh.tower_of(n) == "image"]
     else:
-        names = targets_of(clip.model, place)
+        names = late_layers(clip.model)
     mh.freeze_batch_norm(own)
     get_peft_model(own, LoraConfig(r=8, lora_alpha=16, target_modules=names))
     return Step(Objective.plain(replace(clip, model=own)), images, tokens)
@@ -98,16 +91,16 @@ def ours(
     name: str, place: str, images: torch.Tensor, tokens: torch.Tensor, *, fold: bool = False
 ) -> tuple[Step, mh.Clip]:
     clip = load(name)
-    targets = targets_of(clip.model, place)
+    targets = "default" if place == "default" else late_layers(clip.model)
     if fold:
         mh.fold(clip.model)
-    mh.inject_lora(clip.model, targets="default" if place == "default" else targets)
+    mh.inject_lora(clip.model, targets=targets)
     return Step(Objective.plain(clip), images, tokens), clip
 
 
 def ladder(name: str, place: str, batch: int, folder: str) -> dict[str, Callable[[], None]]:
     clip = load(name)
-    data = pictures(batch)
+    data = mh.emoji_dataset("thermal", "train").head(batch)
     images, tokens = next(iter(mh.loader(data, clip, batch)))
     steps: dict[str, Callable[[], None]] = {
         "usual recipe": usual(name, place, images, tokens),

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import nn
 
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
 
 class _Frozen:
     """Mixed into a batch norm's class: the layer stays in `eval`, also under `.train()`."""
@@ -29,8 +31,7 @@ def _frozen_class(original: type[nn.Module]) -> type[nn.Module]:
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:
     """The batch norm layers in `module`, frozen or not."""
-    kinds = nn.modules.batchnorm._BatchNorm
-    return [layer for layer in module.modules() if isinstance(layer, kinds)]
+    return [layer for layer in module.modules() if isinstance(layer, BATCH_NORM)]
 
 
 def freeze_batch_norm(model: nn.Module) -> int:

@@ -111,13 +111,14 @@ def train(
                 f"the text tower is frozen: its {len(objective.encoders.text):,} captions are "
                 f"encoded once, and not again in each epoch"
             )
-        saved = None
-        if path is not None:
-            saved = Checkpoint(path, run_fingerprint(clip.model, dataset, settings))
+        saved, several = None, is_distributed()
+        if path is not None or several:
+            fingerprint = run_fingerprint(clip.model, dataset, settings)
+            require_alike("the run", fingerprint)
+            saved = None if path is None else Checkpoint(path, fingerprint)
         if saved is None or not saved.resume(state):
             draw_from(settings.seed)
-        if is_distributed():
-            require_alike("the run", run_fingerprint(clip.model, dataset, settings))
+        if several:
             require_alike("the start", trainable_hash(clip.model))
 
         with _whole_steps(state) as last_step:

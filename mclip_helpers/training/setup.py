@@ -22,6 +22,7 @@ from ..data import (
     require_dataset,
     set_epoch,
 )
+from ..lora.batch_norm import BATCH_NORM
 from ..model import Clip
 from ..speed import (
     CaptionTable,
@@ -36,8 +37,6 @@ from .history import RUN_COLUMNS
 from .objective import Objective
 from .schedule import warmup_cosine
 from .state import TrainingState, trainable_parameters
-
-BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 @dataclass(frozen=True)

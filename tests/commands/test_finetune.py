@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import fresh
+from picture_folders import thermal_folder
 
 import mclip_helpers as mh
 from mclip_helpers.commands import finetune
@@ -20,15 +20,7 @@ QUICK = ["--model", "nano", "--epochs", "2", "--batch-size", "8", "--rank", "2"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Forty thermal pictures, as somebody would keep them."""
-    place = tmp_path_factory.mktemp("pictures")
-    lines = [("file_name", "text")]
-    for i, (picture, caption) in enumerate(mh.emoji_dataset("thermal", "train").head(40)):
-        picture.save(place / f"{i}.png")
-        lines.append((f"{i}.png", caption))
-    with (place / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(lines)
-    return place
+    return thermal_folder(tmp_path_factory.mktemp("pictures"))
 
 
 def test_a_folder_becomes_an_adapter_with_a_card(folder: Path, tmp_path: Path, capsys):

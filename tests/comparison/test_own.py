@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 from dataclasses import replace
 
 import pytest
 from conftest import fresh, skeleton
+from picture_folders import thermal_folder
 
 import mclip_helpers as mh
 from mclip_helpers.commands import compare as command
@@ -17,15 +17,7 @@ from mclip_helpers.comparison.ways import possible_ways
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Forty thermal pictures, as somebody would keep them."""
-    place = tmp_path_factory.mktemp("pictures")
-    lines = [("file_name", "text")]
-    for i, (picture, caption) in enumerate(mh.emoji_dataset("thermal", "train").head(40)):
-        picture.save(place / f"{i}.png")
-        lines.append((f"{i}.png", caption))
-    with (place / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(lines)
-    return place
+    return thermal_folder(tmp_path_factory.mktemp("pictures"))
 
 
 base = functools.partial(fresh, "nano")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from conftest import fresh
-from small_batches import small_batch
+from small_batches import in_float64, small_batch
 from torch import nn
 
 import mclip_helpers as mh
@@ -47,13 +49,7 @@ def losses_of_parts(encoders, inputs, loss_of) -> None:
 @pytest.fixture
 def double(nano: mh.Clip) -> mh.Clip:
     """`nano` in float64, with adapters everywhere that do something, and a trained temperature."""
-    torch.manual_seed(0)
-    peft = mh.inject_lora(nano.model, rank=2, targets="all")
-    nano.model.double()
-    for _, layer in mh.lora_layers(peft):
-        nn.init.normal_(layer.lora_B["default"].weight, std=0.02)
-    nano.model.logit_scale.requires_grad_(True)
-    return nano
+    return in_float64(nano)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 8, 100])
@@ -76,14 +72,21 @@ def test_it_holds_for_another_architecture(model: str):
     assert diff.total < 1e-4
 
 
-def test_dropout_leaves_out_the_same_in_both_passes_and_the_generator_is_where_it_was():
-    """A chunk that is the whole batch draws what the plain step draws."""
+def with_dropout(rows: int) -> tuple[nn.Module, torch.Tensor, Callable[..., torch.Tensor]]:
+    """A tower that leaves out half, what goes into it, and a loss of what comes out."""
     torch.manual_seed(0)
     tower = nn.Sequential(nn.Linear(6, 20), nn.Dropout(0.5), nn.Linear(20, 4)).double()
-    x, y = torch.randn(8, 6).double(), torch.randn(8, 4).double()
+    x, y = torch.randn(rows, 6).double(), torch.randn(rows, 4).double()
 
     def loss_of(a: torch.Tensor) -> torch.Tensor:
         return mh.contrastive_loss(a, y, 10.0)
+
+    return tower, x, loss_of
+
+
+def test_dropout_leaves_out_the_same_in_both_passes_and_the_generator_is_where_it_was():
+    """A chunk that is the whole batch draws what the plain step draws."""
+    tower, x, loss_of = with_dropout(rows=8)
 
     found = []
     for backward in (plain, in_chunks(8)):
@@ -98,13 +101,7 @@ def test_dropout_leaves_out_the_same_in_both_passes_and_the_generator_is_where_i
 
 def test_several_chunks_have_the_gradient_of_what_they_drew():
     """Against a whole batch whose dropout is drawn part by part, as the chunks draw it."""
-    torch.manual_seed(0)
-    tower = nn.Sequential(nn.Linear(6, 20), nn.Dropout(0.5), nn.Linear(20, 4)).double()
-    x, y = torch.randn(9, 6).double(), torch.randn(9, 4).double()
-
-    def loss_of(a: torch.Tensor) -> torch.Tensor:
-        return mh.contrastive_loss(a, y, 10.0)
-
+    tower, x, loss_of = with_dropout(rows=9)
     torch.manual_seed(7)
     cached_backward((tower,), (x,), loss_of, 4)
     ours = [p.grad.clone() for p in tower.parameters()]

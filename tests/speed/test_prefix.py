@@ -7,23 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import fresh
-from torch import nn
+from small_batches import with_adapters
 
 import mclip_helpers as mh
 from mclip_helpers.speed import cache_prefix, plain_encoders
 from mclip_helpers.speed.prefix import NoPrefix, find_cut
 
 LATE = r"visual\.trunk\.stages\.3\.blocks\.\d+\.mlp\.fc1"
-
-
-def adapted(clip: mh.Clip, targets="default") -> mh.Clip:
-    """With adapters that do something, in training mode."""
-    torch.manual_seed(0)
-    peft = mh.inject_lora(clip.model, rank=2, targets=targets)
-    for _, layer in mh.lora_layers(peft):
-        nn.init.normal_(layer.lora_B["default"].weight, std=0.02)
-    clip.model.train()
-    return clip
 
 
 def of_pictures(clip: mh.Clip, data: mh.PictureDataset) -> torch.Tensor:
@@ -34,7 +24,7 @@ def of_pictures(clip: mh.Clip, data: mh.PictureDataset) -> torch.Tensor:
 def test_behind_the_cut_features_and_gradients_are_the_same(
     nano: mh.Clip, twemoji: mh.PictureDataset, tmp_path: Path
 ):
-    clip = adapted(nano)
+    clip = with_adapters(nano)
     cache = cache_prefix(clip, twemoji, tmp_path, precision="float32")
     stack = torch.stack([cache[i] for i in range(len(cache))])
     found = []
@@ -50,11 +40,11 @@ def test_behind_the_cut_features_and_gradients_are_the_same(
 
 
 def test_the_cut_is_as_late_as_can_be(nano: mh.Clip, twemoji: mh.PictureDataset):
-    assert find_cut(adapted(nano), twemoji).module == "visual.trunk.stages.3.blocks.0"
+    assert find_cut(with_adapters(nano), twemoji).module == "visual.trunk.stages.3.blocks.0"
 
 
 def test_the_first_layers_of_apples_architecture_are_cut_off(twemoji: mh.PictureDataset):
-    clip = adapted(fresh("MobileCLIP2-S0"), LATE)
+    clip = with_adapters(fresh("MobileCLIP2-S0"), LATE)
     cut = find_cut(clip, twemoji)
     assert cut.module.startswith("visual.trunk.stages.3")
     assert "visual.trunk.stages.2" in cut.before
@@ -65,13 +55,13 @@ def test_there_is_no_prefix_before_an_adapter_in_the_stem(
     nano: mh.Clip, twemoji: mh.PictureDataset, tmp_path: Path, targets: str
 ):
     with pytest.raises(NoPrefix, match="targets='default'"):
-        cache_prefix(adapted(nano, targets), twemoji, tmp_path)
+        cache_prefix(with_adapters(nano, targets), twemoji, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_anything_trained_in_the_image_tower_there_is_no_cut(nano, twemoji, tmp_path):
     with pytest.raises(NoPrefix, match="compute its features once"):
-        cache_prefix(adapted(nano, "text"), twemoji, tmp_path)
+        cache_prefix(with_adapters(nano, "text"), twemoji, tmp_path)
 
 
 def test_batch_norm_that_moves_is_no_prefix(nano: mh.Clip, twemoji: mh.PictureDataset, tmp_path):
@@ -84,7 +74,7 @@ def test_batch_norm_that_moves_is_no_prefix(nano: mh.Clip, twemoji: mh.PictureDa
 
 
 def test_half_precision_rounds_and_takes_half(nano, twemoji, tmp_path):
-    clip = adapted(nano)
+    clip = with_adapters(nano)
     half, single = (
         cache_prefix(clip, twemoji, tmp_path, precision=p) for p in ("float16", "float32")
     )
@@ -96,7 +86,7 @@ def test_half_precision_rounds_and_takes_half(nano, twemoji, tmp_path):
 def test_what_is_there_is_taken_and_what_has_changed_is_computed_anew(
     nano, twemoji, tmp_path, monkeypatch
 ):
-    clip = adapted(nano)
+    clip = with_adapters(nano)
     first = cache_prefix(clip, twemoji, tmp_path)
     written = first.path.stat().st_mtime_ns
     assert cache_prefix(clip, twemoji, tmp_path).path.stat().st_mtime_ns == written
@@ -115,7 +105,7 @@ def test_what_is_there_is_taken_and_what_has_changed_is_computed_anew(
 
 
 def test_views_differ_and_are_drawn(nano, twemoji, tmp_path):
-    clip = adapted(nano)
+    clip = with_adapters(nano)
     state = torch.get_rng_state()
     cache = cache_prefix(clip, twemoji, tmp_path, views=3, augment=mh.Jitter())
     assert torch.equal(torch.get_rng_state(), state), "it has a generator of its own"
@@ -126,7 +116,7 @@ def test_views_differ_and_are_drawn(nano, twemoji, tmp_path):
 
 
 def test_a_cache_is_trained_with(nano, emoji, tmp_path):
-    clip = adapted(nano)
+    clip = with_adapters(nano)
     cache = cache_prefix(clip, emoji, tmp_path)
     history = mh.train(clip, emoji, epochs=3, batch_size=8, lr=3e-3, prefix=cache, progress=False)
     assert history.epochs[-1]["loss"] < history.epochs[0]["loss"]
@@ -135,7 +125,7 @@ def test_a_cache_is_trained_with(nano, emoji, tmp_path):
 def test_a_cache_of_other_pictures_and_an_augment_beside_it_are_refused(
     nano, emoji, twemoji, tmp_path
 ):
-    clip = adapted(nano)
+    clip = with_adapters(nano)
     cache = cache_prefix(clip, twemoji, tmp_path)
     with pytest.raises(ValueError, match="10 tensors for 24 pictures"):
         mh.train(clip, emoji, batch_size=8, prefix=cache, progress=False)
@@ -154,7 +144,7 @@ def test_a_cache_of_other_pictures_and_an_augment_beside_it_are_refused(
 )
 def test_arguments_that_can_not_work_are_refused(nano, twemoji, tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
-        cache_prefix(adapted(nano), twemoji, tmp_path, **arguments)
+        cache_prefix(with_adapters(nano), twemoji, tmp_path, **arguments)
 
 
 def test_a_run_that_is_stopped_leaves_no_file(nano, twemoji, tmp_path):
@@ -162,5 +152,5 @@ def test_a_run_that_is_stopped_leaves_no_file(nano, twemoji, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache_prefix(adapted(nano), twemoji, tmp_path, augment=broken)
+        cache_prefix(with_adapters(nano), twemoji, tmp_path, augment=broken)
     assert [path for path in tmp_path.iterdir() if not path.name.startswith(".")] == []

@@ -45,7 +45,7 @@ def single() -> dict:
     return alone()
 
 
-@pytest.mark.parametrize("how", ["plain", "chunks"])
+@pytest.mark.parametrize("how", ["plain", "chunks", "classes"])
 def test_two_processes_have_the_loss_and_the_gradients_of_one(found, single, how: str):
     for process in found:
         assert process[how]["loss"].item() == pytest.approx(single[how]["loss"].item(), rel=1e-12)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from small_batches import small_batch
-from torch import nn
+from small_batches import in_float64, small_batch
 
 import mclip_helpers as mh
 from mclip_helpers.speed import Encoders, share
@@ -17,26 +16,15 @@ from mclip_helpers.training.objective import Objective
 EMOJI = 24
 
 
-def double_nano() -> mh.Clip:
-    """`nano` in float64, with adapters that do something and a trained temperature."""
-    clip = mh.load_model("nano", device="cpu")
-    torch.manual_seed(0)
-    peft = mh.inject_lora(clip.model, rank=2, targets="all")
-    clip.model.double()
-    for _, layer in mh.lora_layers(peft):
-        nn.init.normal_(layer.lora_B["default"].weight, std=0.02)
-    clip.model.logit_scale.requires_grad_(True)
-    return clip
-
-
 def gradients(classes: bool, chunk: int | None) -> dict[str, torch.Tensor]:
     """The loss and gradients of a step, of this process's part of the batch."""
-    clip = double_nano()
+    clip = in_float64(mh.load_model("nano", device="cpu"))
     encoders = Encoders(clip.model.encode_image, clip.model.encode_text)
-    part, parts = share()
-    images, tokens = (x.chunk(parts)[part] for x in small_batch(clip))
+    images, tokens = small_batch(clip)
     if classes:
-        tokens = tokens[:1].expand_as(tokens) if part == 0 else tokens
+        tokens[-1] = tokens[0]  # of one class, and in two processes
+    part, parts = share()
+    images, tokens = (x.chunk(parts)[part] for x in (images, tokens))
     loss = Objective(clip, encoders, classes, chunk).backward(images, tokens)
     return {"loss": loss} | {n: p.grad for n, p in clip.model.named_parameters() if p.requires_grad}
 
@@ -53,7 +41,12 @@ def trained(seed: int) -> dict[str, torch.Tensor]:
 
 def alone() -> dict[str, dict[str, torch.Tensor]]:
     """What each question has for an answer in one process."""
-    return {"plain": gradients(False, None), "chunks": gradients(False, 3), "run": trained(1)}
+    return {
+        "plain": gradients(classes=False, chunk=None),
+        "chunks": gradients(classes=False, chunk=3),
+        "classes": gradients(classes=True, chunk=None),
+        "run": trained(1),
+    }
 
 
 def main(rank: int, folder: Path) -> None:
