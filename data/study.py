@@ -16,6 +16,7 @@ A line of study.jsonl is one run, with the rank of every picture. The parts:
 - **regions**, **ranks**: adapters on one region of the tower, or of another rank; learning rate and
   length are the same for all, so that nothing else differs.
 - **replay**: the chosen settings, as many steps, without a picture of the old look.
+- **batches**: batches of 16 to 512, with the rate chosen for each, and as many pictures seen.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import mclip_helpers as mh
 from mclip_helpers.comparison import WAYS, Run, Study, Task
 from mclip_helpers.comparison.study import (
     BASE,
+    BATCH_EPOCHS,
     BATCH_SIZE,
     BY_RANK,
     BY_REGION,
@@ -74,7 +76,13 @@ def code(dataset: mh.PictureDataset, i: int) -> str:
 
 
 @functools.cache
-def task(purpose: str, look: str, pictures: int | None = None, replay: bool = True) -> Task:
+def task(
+    purpose: str,
+    look: str,
+    pictures: int | None = None,
+    replay: bool = True,
+    batch_size: int | None = None,
+) -> Task:
     """What a job trains on, and what it is evaluated on."""
     if purpose == "choose":
         learn, old = families(look, learn=True), families(OLD, learn=True)
@@ -85,12 +93,14 @@ def task(purpose: str, look: str, pictures: int | None = None, replay: bool = Tr
     learn = few(learn, pictures)
     together = learn + few(old, pictures) if replay else learn
     base = functools.partial(mh.load_model, "nano", device="cpu")
-    batch_size = min(BATCH_SIZE, len(set(together.groups)))  # one concept has two pictures
+    batch_size = min(
+        batch_size or BATCH_SIZE, len(set(together.groups))
+    )  # a concept has two pictures
     return Task(base, together, new, kept, batch_size, fast=False)  # the same to the last bit
 
 
 def do(job: Job) -> Run:
-    its_task = task(job.purpose, job.look, job.pictures, job.replay)
+    its_task = task(job.purpose, job.look, job.pictures, job.replay, job.batch_size)
     return do_job(job, its_task, shown=False)
 
 
@@ -135,12 +145,18 @@ def replay(study: Study, look: str) -> None:
         study.without_replay(look, way)
 
 
+def batches(study: Study, look: str) -> None:
+    for batch_size in BATCH_EPOCHS:
+        study.by_batch(look, "LoRA, first layers", batch_size)
+
+
 PARTS: dict[str, tuple[Callable[[Study, str], None], Sequence[str]]] = {
     "ways": (ways, LOOKS),
     "regions": (by_region, LOOKS),
     "ranks": (by_rank, ("thermal",)),
     "replay": (replay, ("thermal",)),
     "pictures": (pictures, ("thermal",)),
+    "batches": (batches, ("thermal",)),
 }
 
 

@@ -25,6 +25,10 @@ BATCH_SIZE = 128  # half of it new pictures, half of it replay
 # steps for all, of smaller batches where there are fewer pictures than a batch holds.
 EPOCHS: dict[int | None, int] = {None: 10, 256: 28, 64: 55, 16: 55}
 
+# Batches of other sizes, and how many epochs of each show as many pictures as ten of BATCH_SIZE do:
+# a large batch leaves more of an epoch over, because it holds no concept twice.
+BATCH_EPOCHS = {16: 10, 32: 10, 64: 10, 128: 10, 256: 11, 512: 14}
+
 # One region of the image tower at a time, and one number of directions at a time.
 REGIONS = ("stem", "block 0", "block 1", "block 2", "block 3", "head")
 RANKS = ((1, 2), (2, 4), (4, 8), (16, 32), (32, 64), (8, 4), (8, 64))  # (rank, alpha)
@@ -51,6 +55,7 @@ class Job:
     `purpose` is "choose" (trained on a part of the train families, evaluated on the others and the
     validation split) or "measure" (all train families, and the test split). `pictures`: how many of
     the new look, with as many of the old one; None is all. Without `replay`, none of the old one.
+    `batch_size` is BATCH_SIZE for None.
     """
 
     purpose: str
@@ -61,12 +66,14 @@ class Job:
     seed: int = 0
     pictures: int | None = None
     replay: bool = True
+    batch_size: int | None = None
 
     def __str__(self) -> str:
         setting = [] if self.lr is None else [f"lr {self.lr:g} × {self.epochs} epochs"]
         few = [] if self.pictures is None else [f"{self.pictures} pictures"]
         alone = [] if self.replay else ["no replay"]
-        more = ", ".join([*setting, *few, *alone, f"seed {self.seed}"])
+        batch = [] if self.batch_size is None else [f"batches of {self.batch_size}"]
+        more = ", ".join([*setting, *few, *alone, *batch, f"seed {self.seed}"])
         return f"{self.purpose} {self.look}, {self.way}: {more}"
 
 
@@ -131,6 +138,16 @@ class Study:
     def fixed(self, look: str, way: str) -> list[Run]:
         """The three seeds with FIXED, for ways that are to differ in one thing alone."""
         return self._seeds(Job("measure", look, way, *FIXED))
+
+    def by_batch(self, look: str, way: str, batch_size: int) -> list[Run]:
+        """The three seeds with batches of this size and as many pictures seen as with any other.
+
+        Of the method's learning rates, the best is chosen for each size, all with one length.
+        """
+        asked = Job("choose", look, way, epochs=BATCH_EPOCHS[batch_size], batch_size=batch_size)
+        tries = [dataclasses.replace(asked, lr=lr) for lr in self.rates[WAYS[way].method]]
+        best = max(tries, key=lambda job: (not self.run(job).diverged, self.run(job).recall()))
+        return self._seeds(dataclasses.replace(best, purpose="measure"))
 
     def compared(self, look: str, ways: Sequence[str] = tuple(WAYS)) -> Comparison:
         """The ways side by side, on the test split."""
