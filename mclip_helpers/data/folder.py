@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
 
 from PIL import Image
 
@@ -15,14 +15,14 @@ from ..checks import true_or_false
 from ..files import ImpossibleName, resolved
 from ..progress import progress
 from .images import FORMATS, kind_of_file, open_picture
-from .metadata import read_metadata
+from .metadata import Row, read_metadata
 from .pairs import DataError, Pair, PictureDataset, shown
-from .reader import Reader
+from .reader import Entry, Reader
+from .stamps import Stamp, require_unchanged, stamp
 
 METADATA_FILES = ("metadata.csv", "metadata.jsonl")
 LONGEST_NAME = 100  # characters of it that are shown
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
-Stamp: TypeAlias = tuple[str | None, int, int]
 LEADS_OUT = "it leads out of the folder; pass outside=True if you trust it"
 
 
@@ -43,15 +43,12 @@ def folder_dataset(folder: str | Path, *, outside: bool = False) -> PictureDatas
     metadata = _metadata_file(folder, outside)
     rows = read_metadata(metadata)
     scan = _Scan(folder, outside)
-    for row in progress(rows, "Reading pictures", "rows"):
-        where = f"{metadata.name}, row {row.number}"
-        if row.fault is not None:
-            scan.reader.problems.append(f"{where}: {row.fault}")
-        if row.record is not None:
-            scan.add(where, row.record.get("file_name"), row.record.get("text"))
+    entries = scan.entries(metadata.name, rows)
+    opened = progress(scan.reader.pairs(entries), "Reading pictures", "pictures", total=len(rows))
+    pairs = list(opened)
     if all(row.record is not None for row in rows):  # else its picture has a row that can't be read
         scan.report_pictures_without_row(metadata.name)
-    return scan.reader.dataset(scan.pairs.values())
+    return scan.reader.dataset(scan.with_more_captions(pairs))
 
 
 def _existing(folder: object) -> Path:
@@ -109,11 +106,20 @@ class _Scan:
         self.folder, self.root, self.outside = folder, resolved(folder), outside
         self.reader = Reader(folder)
         self.files = self._files()
-        self.pairs: dict[Path, Pair | None] = {}  # None if there is a problem
+        self.more: dict[Path, tuple[str, ...]] = {}  # the captions of later rows of a picture
         self.listed: set[Path] = set()
 
-    def add(self, where: str, name: object, text: object) -> None:
-        """Take in the file and the captions of one row."""
+    def entries(self, metadata: str, rows: Iterable[Row]) -> Iterator[Entry]:
+        """An entry for each file that a row names first, in order."""
+        for row in rows:
+            where = f"{metadata}, row {row.number}"
+            if row.fault is not None:
+                self.reader.problems.append(f"{where}: {row.fault}")
+            if row.record is not None:
+                yield from self._entry(where, row.record.get("file_name"), row.record.get("text"))
+
+    def _entry(self, where: str, name: object, text: object) -> Iterator[Entry]:
+        """The entry of one row, if its file is there and new."""
         if name is not None and not isinstance(name, str):
             self.reader.problems.append(f"{where}: file_name is {name!r:.60}, which is no text")
             return
@@ -124,18 +130,23 @@ class _Scan:
         where = f"{where}: {shown(name, LONGEST_NAME)}"
         try:
             path = self._inside(name)
-            load = functools.partial(_load, path, _stamp(path))
+            load = functools.partial(_load, path, stamp(path))
         except (OSError, ValueError) as error:
             self.reader.problems.append(f"{where}: {self._why(name, error)}")
             self.reader.captions(where, text)  # these may be wrong, too
             return
-        if path not in self.pairs:
-            self.pairs[path] = self.reader.pair(name, where, text, load)
-            return
-        captions, pair = self.reader.captions(where, text), self.pairs[path]
-        if pair is not None:
-            together = tuple(dict.fromkeys(pair.captions + captions))
-            self.pairs[path] = replace(pair, captions=together)
+        if path in self.more:
+            self.more[path] += self.reader.captions(where, text)
+        else:
+            self.more[path] = ()
+            yield Entry(name, where, text, load)
+
+    def with_more_captions(self, pairs: Iterable[Pair | None]) -> Iterator[Pair | None]:
+        """The pairs of all entries, each with the captions of later rows as well."""
+        for pair, more in zip(pairs, self.more.values(), strict=True):
+            if pair is not None and more:
+                pair = replace(pair, captions=tuple(dict.fromkeys(pair.captions + more)))
+            yield pair
 
     def report_pictures_without_row(self, metadata: str) -> None:
         """Add each picture anywhere in the folder, by its suffix, that no row names."""
@@ -207,22 +218,6 @@ def _spelling(name: str) -> str:
     return "/".join(part.strip() for part in parts if part.strip() not in ("", "."))
 
 
-def _stamp(path: Path) -> Stamp:
-    """What changes when a file does: what it is, its size, and the time of its last change."""
-    found = path.stat()
-    return kind_of_file(found.st_mode), found.st_size, found.st_mtime_ns
-
-
-def _load(path: Path, stamp: Stamp) -> Image.Image:
-    """The picture in a file. DataError if it is not the one any more that the folder had."""
-    try:
-        if _stamp(path) == stamp:
-            return open_picture(path)
-        change = "was changed"
-    except FileNotFoundError:
-        change = "was removed"
-    except OSError as error:
-        change = f"can't be opened any more ({error.strerror})"
-    raise DataError(
-        path.parent, [f"{path.name} {change} since the folder was read; call folder_dataset again"]
-    )
+def _load(path: Path, before: Stamp) -> Image.Image:
+    require_unchanged(path, before, "call folder_dataset again")
+    return open_picture(path)

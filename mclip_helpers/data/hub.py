@@ -17,7 +17,7 @@ from ..network import hub_or_cache
 from ..progress import progress
 from .images import open_picture
 from .pairs import DataError, PictureDataset
-from .reader import Reader, missing_columns, optional_package
+from .reader import Entry, Reader, missing_columns, optional_package
 
 if TYPE_CHECKING:
     import datasets
@@ -72,16 +72,17 @@ def _read(
     except Exception as error:  # pyarrow has a type for each way in which a cast can fail
         problem = f"column {image} holds no pictures but {table.features[image]} ({error})"
         raise DataError(name, [problem]) from error
-    texts = progress(table.select_columns([text]), f"Reading {name}", "pictures", total=len(table))
-    return reader.dataset(
-        reader.pair(
+    entries = (
+        Entry(
             f"row {row}",
             f"row {row}",
             record[text],
             functools.partial(_open_cell, encoded, image, row, allowed),
         )
-        for row, record in enumerate(texts)
+        for row, record in enumerate(table.select_columns([text]))
     )
+    pairs = reader.pairs(entries)
+    return reader.dataset(progress(pairs, f"Reading {name}", "pictures", total=len(table)))
 
 
 def _from_anywhere(path: Path) -> bool:

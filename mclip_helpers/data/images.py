@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import stat
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # How many times as long as wide, or as wide as long, a picture may be. CLIP's transform makes the
 # shorter side a few hundred pixels and keeps the shape: 1 × 16,000 would become 256 × 4,096,000.
 MAX_RATIO = 50
+
+# A JPEG can be decoded at a half, a quarter or an eighth of its size, which takes a fraction of the
+# time. The shorter side keeps at least so many pixels: twice what any MobileCLIP sees.
+ENOUGH = 512
 
 STRIP = 512  # rows
 
@@ -55,19 +60,21 @@ def open_picture(source: Path | bytes) -> Image.Image:
     """The picture in a file, or in the bytes of one, as RGB.
 
     It is turned upright by its EXIF orientation, transparent parts become white, and of an
-    animation or a multi-page file it is the first frame. Colour profiles are not applied. A JPEG of
-    more than `PIL.Image.MAX_IMAGE_PIXELS` (89 million) is read at half its width and height.
+    animation or a multi-page file it is the first frame. Colour profiles are not applied. A large
+    JPEG is read at the half, quarter or eighth of its width and height that leaves at least ENOUGH
+    pixels a side.
 
     Raises FileNotFoundError for a missing file, and ValueError, in one sentence, for everything
     else: no regular file, a format that is not one of FORMATS, a truncated or broken file, a shape
-    beyond MAX_RATIO, a JPEG of more than twice as many pixels or another picture of more, and
-    values whose colour is not known (`on_white`).
+    beyond MAX_RATIO, more than `PIL.Image.MAX_IMAGE_PIXELS` (89 million; twice as many in a JPEG),
+    and values whose colour is not known (`on_white`).
     """
     with _stream(source) as stream:
         name = _format(stream)
         with _pillows_errors_as_one(name):
-            picture = Image.open(stream, formats=[name])
+            picture = _opened(stream, name)
         with picture:
+            picture.draft(None, (ENOUGH, ENOUGH))  # JPEG alone has such a form
             _check_size(picture)
             _check_grey(picture)
             with _pillows_errors_as_one(name):
@@ -176,23 +183,32 @@ def _what_it_is(head: bytes) -> str:
 
 @contextmanager
 def _pillows_errors_as_one(name: str) -> Iterator[None]:
-    """Pillow's errors, which are of many types, as ValueError. It warns of no size that is read."""
-    with warnings.catch_warnings():
+    """Pillow's errors, which are of many types, as ValueError."""
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"too large: {error}. {SMALLER}") from error
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(
+            f"it begins as {name}, and is broken or of a kind that Pillow can't read"
+        ) from error
+    except Exception as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+# Python's filters of warnings are one list for all threads.
+_filtering = threading.Lock()
+
+
+def _opened(stream: BinaryIO, name: str) -> ImageFile.ImageFile:
+    """The picture, not yet decoded. Pillow does not warn of its size: `_check_size` decides."""
+    with _filtering, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            yield
-        except Image.DecompressionBombError as error:
-            raise ValueError(f"too large: {error}. {SMALLER}") from error
-        except Image.UnidentifiedImageError as error:
-            raise ValueError(
-                f"it begins as {name}, and is broken or of a kind that Pillow can't read"
-            ) from error
-        except Exception as error:
-            raise ValueError(str(error) or type(error).__name__) from error
+        return Image.open(stream, formats=[name])
 
 
 def _check_size(picture: ImageFile.ImageFile) -> None:
-    """Let a large JPEG come at half its size. ValueError for a size that would cost too much."""
+    """ValueError for a shape or a size that would cost too much."""
     width, height = picture.size
     if max(width, height) > MAX_RATIO * min(width, height):
         raise ValueError(
@@ -200,11 +216,7 @@ def _check_size(picture: ImageFile.ImageFile) -> None:
             f"{MAX_RATIO} times as long as the other; cut it into pieces"
         )
     most = Image.MAX_IMAGE_PIXELS
-    if most is None or width * height <= most:
-        return
-    # Pillow has refused more than twice as many, so a quarter of the pixels is few enough.
-    picture.draft(None, (width // 2, height // 2))
-    if picture.size == (width, height):
+    if most is not None and width * height > most:
         raise ValueError(
             f"too large: it has {width} × {height} pixels, and only a JPEG may have more than "
             f"{most:,}. {SMALLER}"

@@ -1,16 +1,20 @@
 """What the sources of your own pictures (folder, hub, shards) share.
 
-A source opens each picture once. So everything that is wrong with it is known, and reported
-together, before training starts.
+A source opens each picture once, several at a time. So everything that is wrong with it is known,
+and reported together, before training starts.
 """
 
 from __future__ import annotations
 
 import importlib
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TypeAlias, TypeVar
 
 from PIL import Image
 
@@ -18,13 +22,32 @@ from .duplicates import perceptual_hash
 from .images import digest
 from .pairs import DataError, Pair, PictureDataset, shown
 
+THREADS = 8  # pictures that are opened at a time
+AHEAD = 4 * THREADS  # entries that are taken from a source before their turn
+
 LONGEST_CAPTION = 10_000  # characters; CLIP reads some 300 of them
 
 # What programs and people write into an empty cell, in small letters.
 FOR_NOTHING = frozenset(
     ("nan", "null", "none", "nil", "na", "n/a", "#n/a", "<na>", "undefined", "-", "--", "–", "—")
 )
+Seen: TypeAlias = tuple[str, bytes]  # digest and perceptual hash
+T = TypeVar("T")
+
 FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and a pattern that are blank
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a source has found, and not yet opened.
+
+    `cell` holds the captions, `load` opens the picture, and `where` begins each problem.
+    """
+
+    name: str
+    where: str
+    cell: object
+    load: Callable[[], Image.Image]
 
 
 class Reader:
@@ -57,25 +80,50 @@ class Reader:
         self.problems += [f"{where}: the caption (text) {fault}" for fault in faults]
         return () if faults else captions
 
-    def pair(
-        self, name: str, where: str, cell: object, load: Callable[[], Image.Image]
-    ) -> Pair | None:
-        """The pair called `name`, or None if there is a problem.
+    def pairs(self, entries: Iterable[Entry]) -> Iterator[Pair | None]:
+        """The pair of each entry, in order, or None if there is a problem.
 
-        `cell` holds its captions, `load` opens its picture, and `where` begins each problem.
+        Threads open the pictures that come next (Pillow decodes without Python's lock). Problems
+        come in the order of the entries all the same: what a source adds on its way to an entry
+        stands before the problems of that entry.
         """
-        captions = self.captions(where, cell)
+        with ThreadPoolExecutor(THREADS) as pool:
+            for before, entry, seen in _ahead(self._opening(entries, pool), AHEAD):
+                self.problems += before
+                if entry is not None and seen is not None:
+                    yield self._pair(entry, seen)
+
+    def _opening(
+        self, entries: Iterable[Entry], pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[list[str], Entry | None, Future[Seen] | None]]:
+        """Each entry, while its picture is being opened, with the problems found before it.
+
+        The last one is no entry, and has those found after all of them.
+        """
+        source = iter(entries)
+        while True:
+            known = len(self.problems)
+            entry = next(source, None)
+            before = self.problems[known:]
+            del self.problems[known:]
+            if entry is None:
+                yield before, None, None
+                return
+            yield before, entry, pool.submit(_look_at, entry.load)
+
+    def _pair(self, entry: Entry, seen: Future[Seen]) -> Pair | None:
+        captions = self.captions(entry.where, entry.cell)
         try:
-            picture = load()
+            digest, perceptual_hash = seen.result()
         except FileNotFoundError:
-            self.problems.append(f"{where}: there is no such file")
+            self.problems.append(f"{entry.where}: there is no such file")
             return None
         except Exception as error:  # Pillow's decoders raise many types for a broken file
-            self.problems.append(f"{where}: not a readable picture ({error})")
+            self.problems.append(f"{entry.where}: not a readable picture ({error})")
             return None
         if not captions:
             return None
-        return Pair(name, captions, digest(picture), load, perceptual_hash(picture))
+        return Pair(entry.name, captions, digest, entry.load, perceptual_hash)
 
     def dataset(self, pairs: Iterable[Pair | None]) -> PictureDataset:
         """The dataset of all pairs. Raises DataError if there was a problem, or no pair."""
@@ -85,6 +133,21 @@ class Reader:
         if self.problems:
             raise DataError(self.source, self.problems)
         return PictureDataset(readable)
+
+
+def _look_at(load: Callable[[], Image.Image]) -> Seen:
+    picture = load()
+    return digest(picture), perceptual_hash(picture)
+
+
+def _ahead(items: Iterable[T], count: int) -> Iterator[T]:
+    """The items, `count` of which are taken from their source before their turn."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _fault(caption: str) -> str | None:

@@ -16,14 +16,18 @@ import lzma
 import re
 import tarfile
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+from PIL import Image
+
 from ..progress import progress
 from .images import open_picture
-from .pairs import Pair, PictureDataset
-from .reader import Reader, optional_package
+from .pairs import PictureDataset
+from .reader import Entry, Reader, optional_package
+from .stamps import Stamp, require_unchanged, stamp
 
 # One file in a shard: the largest photographs have some 100 MB.
 MOST_FILE_BYTES = 2**28
@@ -43,8 +47,24 @@ COMPRESSIONS: dict[bytes, Any] = {
     b"\xfd7zXZ\x00": lzma.open,
 }
 
-# The contents of the files of a sample, by suffix; None for one that is not needed or too long.
-Sample: TypeAlias = dict[str, bytes | None]
+# What opens the picture of a file, now or later.
+Load: TypeAlias = Callable[[], Image.Image]
+
+
+@dataclass
+class Sample:
+    """The files of a sample, by suffix.
+
+    `pictures` has what opens each, `texts` the content, or None where it is too long, and `others`
+    those that are not needed.
+    """
+
+    pictures: dict[str, Load] = field(default_factory=dict)
+    texts: dict[str, bytes | None] = field(default_factory=dict)
+    others: set[str] = field(default_factory=set)
+
+    def suffixes(self) -> list[str]:
+        return [*self.pictures, *self.texts, *self.others]
 
 
 def shard_dataset(
@@ -59,8 +79,10 @@ def shard_dataset(
     in `text`; both are tried in the order given. Without such a text file, the caption is the field
     of its .json with one of these names, and may be a list of texts.
 
-    The shards are read once, in order. The encoded pictures stay in memory: as many bytes as the
-    shards have, and again for each worker that is spawned and not forked (Windows, macOS).
+    The shards are read once, in order, and their pictures stay where they are: each is read from
+    its place in the shard when it is needed, so that neither memory nor a second copy on the disk
+    has to hold them. Of a compressed shard, in which nothing has a place, the encoded pictures stay
+    in memory, and again in each worker that is spawned and not forked (Windows, macOS).
 
     Raises TypeError and ValueError for other arguments than these, DataError with every problem, by
     shard and sample, and ModuleNotFoundError without the package `webdataset`. Links, devices,
@@ -71,8 +93,8 @@ def shard_dataset(
     paths = _paths(shards)
     image, text = _suffixes("image", image), _suffixes("text", text)
     reader = Reader(shards if isinstance(shards, str | Path) else ", ".join(map(str, shards)))
-    pairs = itertools.chain.from_iterable(_pairs(path, image, text, reader) for path in paths)
-    return reader.dataset(progress(pairs, "Reading shards", "pictures"))
+    entries = itertools.chain.from_iterable(_entries(path, image, text, reader) for path in paths)
+    return reader.dataset(progress(reader.pairs(entries), "Reading shards", "pictures"))
 
 
 # -------------------------------------------------------------------------------------- arguments
@@ -133,86 +155,84 @@ def _suffixes(name: str, value: Sequence[str]) -> list[str]:
 # ---------------------------------------------------------------------------------------- samples
 
 
-def _pairs(
+def _entries(
     shard: Path, image: Sequence[str], text: Sequence[str], reader: Reader
-) -> Iterator[Pair | None]:
-    """The pairs of one shard, as far as it can be read; its problems go to `reader`."""
+) -> Iterator[Entry]:
+    """What is in one shard, as far as it can be read; its problems go to `reader`."""
     if not shard.is_file():
         what = "this is no file" if shard.exists() else "there is no such file"
         reader.problems.append(f"{shard}: {what}")
         return
-    wanted = dict.fromkeys(image, MOST_FILE_BYTES)
-    wanted |= dict.fromkeys([*text, "json"], MOST_TEXT_BYTES)
     keys: set[str] = set()
     try:
-        for key, sample in _samples(shard, wanted, reader.problems):
+        for key, sample in _samples(shard, image, [*text, "json"], reader.problems):
             where = f"{shard.name}, sample {key}"
             if key in keys:
                 reader.problems.append(f"{where}: there was a sample of this name before")
+                continue
+            keys.add(key)
+            try:
+                load, cell = _picture(sample, image), _caption_cell(sample, text)
+            except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, too long, too deep
+                reader.problems.append(f"{where}: {error}")
             else:
-                keys.add(key)
-                yield _pair(f"{shard.name}/{key}", where, sample, image, text, reader)
+                yield Entry(f"{shard.name}/{key}", where, cell, load)
     except Exception as error:  # tarfile and the decompressors have a type for each defect
         why = str(error).partition("\n")[0] or type(error).__name__
         reader.problems.append(f"{shard}: not a readable shard ({why})")
 
 
 def _samples(
-    shard: Path, wanted: Mapping[str, int], problems: list[str]
+    shard: Path, images: Sequence[str], texts: Sequence[str], problems: list[str]
 ) -> Iterator[tuple[str, Sample]]:
-    """The key and the files of each sample: of files that follow each other and share the key.
-
-    `wanted` has the suffixes that are read, with the bytes that each may have.
-    """
+    """The key and the files of each sample: of files that follow each other and share the key."""
     from webdataset.tariterators import base_plus_ext
 
     key, sample = None, Sample()
-    for name, read in _files(shard, problems):
-        base, suffix = base_plus_ext(name)
-        if base is None or re.match(r"__[^/]*__($|/)", name):
+    for file in _files(shard, problems):
+        base, suffix = base_plus_ext(file.name)
+        if base is None or re.match(r"__[^/]*__($|/)", file.name):
             continue  # a name without a suffix, or metadata, by the convention
         suffix = suffix.lower()
         if base != key and key is not None:
             yield key, sample
             sample = Sample()
         key = base
-        if suffix in sample:
+        if suffix in sample.suffixes():
             problems.append(f"{shard.name}, sample {key}: it has two files {suffix}")
-        sample[suffix] = read(wanted.get(suffix, 0))
+        if suffix in images:
+            sample.pictures[suffix] = file.picture()
+        elif suffix in texts:
+            sample.texts[suffix] = file.content(MOST_TEXT_BYTES)
+        else:
+            sample.others.add(suffix)
     if key is not None:
         yield key, sample
 
 
-def _pair(
-    name: str,
-    where: str,
-    sample: Sample,
-    image: Sequence[str],
-    text: Sequence[str],
-    reader: Reader,
-) -> Pair | None:
-    picture = next((sample[suffix] for suffix in image if suffix in sample), None)
-    if picture is None:
-        present, wanted = ", ".join(sample), ", ".join(image)
-        problem = f"no picture (it has {present}; a picture would be one of {wanted})"
-        reader.problems.append(f"{where}: {problem}")
-        return None
-    try:
-        cell = _caption_cell(sample, text)
-    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, too long, too deep
-        reader.problems.append(f"{where}: the caption can't be read ({error})")
-        return None
-    return reader.pair(name, where, cell, functools.partial(open_picture, picture))
+def _picture(sample: Sample, image: Sequence[str]) -> Load:
+    """What opens the first file with one of the suffixes. ValueError if there is none."""
+    load = next((sample.pictures[suffix] for suffix in image if suffix in sample.pictures), None)
+    if load is None:
+        present, wanted = ", ".join(sample.suffixes()), ", ".join(image)
+        raise ValueError(f"no picture (it has {present}; a picture would be one of {wanted})")
+    return load
 
 
 def _caption_cell(sample: Sample, names: Sequence[str]) -> object:
-    """The text file, or else the field of the .json, with the first of `names`; None without."""
-    for name in names:
-        if name in sample:
-            return _decoded(sample[name])
-    fields = json.loads(_decoded(sample.get("json", b"{}")))
+    """The text file, or else the field of the .json, with the first of `names`; None without.
+
+    ValueError or RecursionError for what can't be read.
+    """
+    try:
+        for name in names:
+            if name in sample.texts:
+                return _decoded(sample.texts[name])
+        fields = json.loads(_decoded(sample.texts.get("json", b"{}")))
+    except ValueError as error:
+        raise ValueError(f"the caption can't be read ({error})") from error
     if not isinstance(fields, dict):
-        raise ValueError("the .json holds no object, {…}")
+        raise ValueError("the caption can't be read (the .json holds no object, {…})")
     return next((fields[name] for name in names if name in fields), None)
 
 
@@ -225,13 +245,49 @@ def _decoded(content: bytes | None) -> str:
 # ---------------------------------------------------------------------------------------- archives
 
 
-def _files(shard: Path, problems: list[str]) -> Iterator[tuple[str, Callable[[int], bytes | None]]]:
-    """The name of each file in a shard, and a function that reads it; refused ones are problems.
+@dataclass(frozen=True)
+class File:
+    """A file in a shard, while `archive` stands at it. `before` is the shard's stamp."""
 
-    `read(most)` gives the content, or None if it has more bytes than that. Raises ReadError where
-    a bound is passed, and unless the archive ends as each tar file does, with a block of zeros: a
-    damaged header would otherwise count as the end, and what follows would be lost in silence.
+    shard: Path
+    before: Stamp
+    archive: tarfile.TarFile
+    member: tarfile.TarInfo
+    compressed: bool
+
+    @property
+    def name(self) -> str:
+        return self.member.name
+
+    def content(self, most: int) -> bytes | None:
+        """Its bytes, or None if there are more than so many."""
+        content = self.archive.extractfile(self.member) if self.member.size <= most else None
+        return content.read() if content is not None else None
+
+    def picture(self) -> Load:
+        """What opens it later: from its place in the shard, or from memory."""
+        if self.compressed:
+            return functools.partial(open_picture, self.content(MOST_FILE_BYTES) or b"")
+        place = self.member.offset_data, self.member.size
+        return functools.partial(_load, self.shard, self.before, *place)
+
+
+def _load(shard: Path, before: Stamp, offset: int, size: int) -> Image.Image:
+    """The picture whose bytes begin there. DataError if the shard was changed."""
+    require_unchanged(shard, before, "call shard_dataset again")
+    with open(shard, "rb") as file:
+        file.seek(offset)
+        return open_picture(file.read(size))
+
+
+def _files(shard: Path, problems: list[str]) -> Iterator[File]:
+    """Each file in a shard; refused ones are problems.
+
+    Raises ReadError where a bound is passed, and unless the archive ends as each tar file does,
+    with a block of zeros: a damaged header would otherwise count as the end, and what follows would
+    be lost in silence.
     """
+    before = stamp(shard)
     with open(shard, "rb") as file:
         stream = _Expanded(file, shard.stat().st_size)
         count = 0
@@ -244,16 +300,11 @@ def _files(shard: Path, problems: list[str]) -> Iterator[tuple[str, Callable[[in
                 if refusal:
                     problems.append(f"{shard.name}: {member.name!r:.200} {refusal}")
                 elif not member.isdir():
-                    yield member.name, functools.partial(_content, archive, member)
+                    yield File(shard, before, archive, member, stream.is_compressed)
                 if not 0 <= member.size <= MOST_FILE_BYTES:
                     return  # what is behind it can't be reached without reading it
         if stream.last != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError(f"no end mark after {count} files")
-
-
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> bytes | None:
-    content = archive.extractfile(member) if member.size <= most else None
-    return content.read() if content is not None else None
 
 
 def _refusal(member: tarfile.TarInfo) -> str | None:
@@ -283,6 +334,7 @@ class _Expanded(io.RawIOBase):
         begin = file.read(max(map(len, COMPRESSIONS)))
         file.seek(0)
         openers = [COMPRESSIONS[magic] for magic in COMPRESSIONS if begin.startswith(magic)]
+        self.is_compressed = bool(openers)
         self.file = openers[0](file) if openers else file
         self.most = EXPANDED_BYTES + EXPANDED_TIMES * size
         self.position, self.last = 0, b""

@@ -191,7 +191,7 @@ def test_a_file_that_changes_is_a_data_error_in_a_worker_of_the_loader_too(tmp_p
     write_csv(tmp_path, ("a.png", "apple"))
     batches = DataLoader(mh.folder_dataset(tmp_path), collate_fn=list, num_workers=1)
     (tmp_path / "a.png").unlink()
-    with pytest.raises(mh.DataError, match=r"a\.png was removed since the folder was read"):
+    with pytest.raises(mh.DataError, match=r"a\.png was removed since it was read"):
         next(iter(batches))
 
 

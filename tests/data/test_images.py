@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mclip_helpers.data import images
 from mclip_helpers.data.images import digest, on_white, open_picture
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)
@@ -148,6 +149,7 @@ def test_between_pillows_warning_and_its_limit_a_jpeg_comes_at_half_its_size_and
     tmp_path, monkeypatch, recwarn
 ):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    monkeypatch.setattr(images, "ENOUGH", 5)
     back = opened(tmp_path, Image.new("RGB", (30, 10), RED), "a.jpg")
     assert back.size == (15, 5)
     assert back.getpixel((7, 2)) == pytest.approx(RED, abs=3)
@@ -157,6 +159,31 @@ def test_between_pillows_warning_and_its_limit_a_jpeg_comes_at_half_its_size_and
     Image.new("RGB", (30, 10)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"too large: .*30 × 10 pixels, and only a JPEG .* 200"):
         open_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("size", "read"),
+    [((1023, 900), (1023, 900)), ((1300, 1024), (650, 512)), ((4096, 5000), (512, 625))],
+)
+def test_a_large_jpeg_is_read_at_the_smallest_form_that_is_large_enough(tmp_path, size, read):
+    gradient = Image.radial_gradient("L").convert("RGB").resize(size)
+    assert opened(tmp_path, gradient, "a.jpg", quality=95).size == read
+    assert opened(tmp_path, gradient, "a.png", compress_level=0).size == size
+
+
+def test_the_smaller_form_of_a_jpeg_gives_nearly_the_pixels_that_the_model_would_have_seen(
+    tmp_path,
+):
+    """Both are made 256 pixels wide, as a transform does it."""
+    noise = Image.effect_noise((300, 300), 60).convert("RGB").resize((2400, 2400), Image.BICUBIC)
+    noise.save(tmp_path / "a.jpg", quality=95)
+    with Image.open(tmp_path / "a.jpg") as full:
+        expected = np.asarray(full.convert("RGB").resize((256, 256), Image.BICUBIC), float)
+    small = open_picture(tmp_path / "a.jpg")
+    assert small.size == (600, 600)
+    apart = np.asarray(small.resize((256, 256), Image.BICUBIC), float) - expected
+    assert np.abs(apart).mean() < 2  # of 255
+    assert expected.std() > 20
 
 
 def test_a_picture_beyond_the_limit_is_refused_with_its_size_and_what_to_do(tmp_path, monkeypatch):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import re
 import sys
+import threading
+import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,14 @@ from PIL import Image
 import mclip_helpers as mh
 from mclip_helpers.data.duplicates import perceptual_hash
 from mclip_helpers.data.images import digest, open_picture
-from mclip_helpers.data.reader import Reader, missing_columns, optional_package
+from mclip_helpers.data.reader import (
+    AHEAD,
+    THREADS,
+    Entry,
+    Reader,
+    missing_columns,
+    optional_package,
+)
 
 KINDS = {
     "grey": (Image.new("L", (6, 4), 90), "png", {}),
@@ -162,3 +173,66 @@ def test_missing_columns_are_named_with_those_present():
     assert missing_columns(["a", "b"], ["b", "c", "a"]) is None
     assert missing_columns(["a", "b", "c"], ["b"]) == "column a and c missing (it has: b)"
     assert missing_columns(["a"], []) == "column a missing (it has: nothing)"
+
+
+def test_problems_come_in_the_order_of_the_rows_although_pictures_are_opened_ahead(tmp_path):
+    rows = [("slow.png", "nan")]
+    noise = Image.effect_noise((1500, 1500), 90)
+    noise.save(tmp_path / "slow.png")
+    (tmp_path / "slow.png").write_bytes((tmp_path / "slow.png").read_bytes()[:-200_000])
+    for i in range(60):
+        rows += [(f"{i}.png", "x"), (f"gone{i}.png", "x"), (f"{i}.png", "nan")]
+        (tmp_path / f"{i}.png").write_bytes(b"no picture")
+    write_csv(tmp_path, *rows)
+    with pytest.raises(mh.DataError) as caught:
+        mh.folder_dataset(tmp_path)
+    said = [problem.partition("row ")[2] for problem in caught.value.problems]
+    numbers = [int(problem.partition(":")[0]) for problem in said]
+    assert len(said) == 2 + 3 * 60
+    assert said[0].startswith("1: slow.png: the caption")
+    assert said[1].startswith("1: slow.png: not a readable picture")
+    assert numbers == sorted(numbers)
+
+
+def test_pictures_are_opened_by_several_threads_and_by_no_more_than_that(tmp_path):
+    opened, most, lock = [0], [0], threading.Lock()
+
+    def load() -> Image.Image:
+        with lock:
+            opened[0] += 1
+            most[0] = max(most[0], opened[0])
+        time.sleep(0.01)
+        with lock:
+            opened[0] -= 1
+        return Image.new("RGB", (4, 4))
+
+    reader = Reader("here")
+    entries = (Entry(str(i), str(i), f"caption {i}", load) for i in range(50))
+    names = [pair.name for pair in reader.pairs(entries)]
+    assert names == [str(i) for i in range(50)]
+    assert 1 < most[0] <= THREADS
+
+
+def test_a_source_is_read_only_a_little_ahead(tmp_path):
+    taken = []
+
+    def entries():
+        for i in range(1_000):
+            taken.append(i)
+            yield Entry(str(i), str(i), "x", lambda: Image.new("RGB", (4, 4)))
+
+    pairs = Reader("here").pairs(entries())
+    next(pairs)
+    assert len(taken) <= AHEAD + 2
+    pairs.close()
+
+
+def test_many_threads_leave_pythons_filters_of_warnings_as_they_were(tmp_path):
+    filters = list(warnings.filters)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    entries = (
+        Entry(str(i), str(i), f"{i}", functools.partial(open_picture, tmp_path / "a.png"))
+        for i in range(200)
+    )
+    assert len(list(Reader("here").pairs(entries))) == 200
+    assert list(warnings.filters) == filters

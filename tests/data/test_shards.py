@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import pickle
 import re
 import tarfile
 from pathlib import Path
 
 import pytest
+import torch
 from fake_sources import png, write_shard
 from PIL import Image
 
 import mclip_helpers as mh
+from mclip_helpers.data.images import open_picture
 
 
 def shard_problems(shards) -> list[str]:
@@ -156,3 +159,47 @@ def test_a_name_that_is_a_command_is_not_run(tmp_path, monkeypatch):
     [problem] = shard_problems("pipe:touch ran.tar")
     assert "no such file" in problem
     assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------ where pictures stay
+
+
+def many(tmp_path: Path, name: str) -> mh.PictureDataset:
+    samples = [{"png": png(f"{i}"), "txt": f"caption {i}"} for i in range(40)]
+    return mh.shard_dataset(write_shard(tmp_path / name, samples))
+
+
+def test_a_plain_shard_keeps_its_pictures_and_gives_each_when_it_is_asked_for(tmp_path):
+    dataset = many(tmp_path, "a.tar")
+    assert len(pickle.dumps(dataset.pairs[0].load)) < 1_000
+    for i in (39, 0, 17):
+        assert dataset[i][0].tobytes() == open_picture(png(f"{i}")).tobytes()
+
+
+def test_a_compressed_shard_has_no_places_and_its_pictures_are_kept(tmp_path):
+    dataset = many(tmp_path, "a.tar.gz")
+    (tmp_path / "a.tar.gz").unlink()
+    assert dataset[17][0].tobytes() == open_picture(png("17")).tobytes()
+
+
+def test_another_shard_of_the_same_name_is_not_read_in_its_place(tmp_path):
+    dataset = many(tmp_path, "a.tar")
+    write_shard(tmp_path / "a.tar", [{"png": png("other"), "txt": "other"}])
+    with pytest.raises(mh.DataError, match=r"a\.tar was changed since it was read; call shard_d"):
+        dataset[3]
+    (tmp_path / "a.tar").unlink()
+    with pytest.raises(mh.DataError, match=r"a\.tar was removed"):
+        dataset[3]
+
+
+def test_an_epoch_of_shards_is_shared_by_processes_and_goes_on_where_it_stopped(tmp_path):
+    """As from any other dataset: the order depends on seed and epoch alone."""
+    dataset, clip = many(tmp_path, "a.tar"), mh.load_model("nano")
+    whole = list(mh.loader(dataset, clip, 8, shuffle=True, seed=3))
+    parts = [
+        list(mh.loader(many(tmp_path, "a.tar"), clip, 8, shuffle=True, seed=3, share=(r, 2)))
+        for r in range(2)
+    ]
+    for (images, tokens), *own in zip(whole, *parts, strict=True):
+        assert torch.equal(images, torch.cat([part[0] for part in own]))
+        assert torch.equal(tokens, torch.cat([part[1] for part in own]))
