@@ -117,7 +117,9 @@ def ladder(name: str, place: str, batch: int, folder: str) -> dict[str, Callable
     steps["+ prefix once"] = Step(cached, start, tokens)
     half = replace(folded, compute=replace(folded.compute, precision=torch.bfloat16))
     text = plain_encoders(half).text if place == "default" else encoders.text
-    in_half = Objective(half, Encoders(PrefixCache(half, cache.cut, cache.path).encode, text))
+    in_half = Objective(
+        half, Encoders(PrefixCache(half, cache.cut, cache.path, cache.digests).encode, text)
+    )
     steps["+ bf16"] = Step(in_half, start, tokens)
     steps["floor (no cache)"] = floor(folded, images, tokens)
     return steps

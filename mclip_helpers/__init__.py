@@ -14,6 +14,7 @@ from .data import (
     DistinctBatches,
     Jitter,
     PictureDataset,
+    decode_once,
     draw_emoji,
     emoji_catalogue,
     emoji_dataset,
@@ -139,5 +140,6 @@ __all__ = [
     # 07_fast_and_large
     "fold",
     "unfold",
+    "decode_once",
     "speed",
 ]

@@ -13,7 +13,9 @@ What the modules hold, each using only those above it:
     emoji         the dataset of the notebooks
     reader        what the sources of your own pictures share: read all, then report every problem
     metadata      the metadata.csv or metadata.jsonl of a folder
+    stamps        whether a file is still the one that was read
     folder · hub · shards
+    decoded       pictures at the model's size, decoded once
 """
 
 from .augment import Jitter
@@ -23,6 +25,7 @@ from .batches import (
     loader,
     set_epoch,
 )
+from .decoded import decode_once
 from .emoji import draw_emoji, emoji_catalogue, emoji_dataset
 from .folder import folder_dataset
 from .hub import hub_dataset, xm3600
@@ -41,6 +44,7 @@ __all__ = [
     "Jitter",
     "Pair",
     "PictureDataset",
+    "decode_once",
     "draw_emoji",
     "emoji_catalogue",
     "emoji_dataset",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import torch
@@ -41,7 +42,8 @@ class CaptionTable:
     """The features of captions, computed once; called with their tokens, as an encoder is.
 
     `clip`'s text tower must be constant (`is_constant`), else ValueError. The features are those
-    that the tower gives in a training step, but for the rounding of another batch.
+    that the tower gives in a training step, but for the rounding of another batch. `seconds` is
+    what it took: what is saved in each epoch.
     """
 
     def __init__(self, clip: Clip, captions: Sequence[str]):
@@ -53,9 +55,10 @@ class CaptionTable:
         tokens = torch.cat(
             [clip.tokenizer(list(captions[i : i + BATCH])) for i in range(0, len(captions), BATCH)]
         ).unique(dim=0)
-        encode = plain_encoders(clip).text
+        encode, began = plain_encoders(clip).text, time.perf_counter()
         with torch.no_grad():
             self.features = torch.cat([encode(part) for part in tokens.split(BATCH)])
+        self.seconds = time.perf_counter() - began
         self.rows = {_key(row): i for i, row in enumerate(tokens)}
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +56,8 @@ class PrefixCache:
     several. `encode(cache[i][None])` goes on from there to its features.
     """
 
-    def __init__(self, clip: Clip, cut: Cut, path: Path):
-        self.clip, self.cut, self.path = clip, cut, path
+    def __init__(self, clip: Clip, cut: Cut, path: Path, digests: Sequence[str]):
+        self.clip, self.cut, self.path, self.digests = clip, cut, path, list(digests)
         self.activations = np.load(path, mmap_mode="r")
 
     @property
@@ -75,6 +75,19 @@ class PrefixCache:
     def __getitem__(self, i: int) -> torch.Tensor:
         view = int(torch.randint(self.views, ())) if self.views > 1 else 0
         return torch.from_numpy(self.activations[i, view].astype(np.float32))
+
+    def require_for(self, clip: Clip, dataset: PictureDataset) -> None:
+        """ValueError unless it was made by this clip, of the pictures of this dataset."""
+        if self.clip.model is not clip.model:
+            raise ValueError(
+                "the prefix was computed by another clip than the one to train; call cache_prefix "
+                "with this one, after inject_lora"
+            )
+        if self.digests != [pair.digest for pair in dataset.pairs]:
+            raise ValueError(
+                f"the prefix was computed of {len(self)} pictures, and these {len(dataset)} are "
+                f"not the same in the same order; call cache_prefix with this dataset"
+            )
 
     def encode(self, activations: torch.Tensor) -> torch.Tensor:
         """Features (N, D) in fp32, from N of the activations."""
@@ -123,7 +136,7 @@ def cache_prefix(
             _write, clip, cut, dataset, views, augment, seed, CHOICES[precision]
         )
         replace(path, write, _never)
-    return PrefixCache(clip, cut, path)
+    return PrefixCache(clip, cut, path, [pair.digest for pair in dataset.pairs])
 
 
 def find_cut(clip: Clip, dataset: PictureDataset) -> Cut:

@@ -43,6 +43,7 @@ def train(
     warmup: float = WARMUP,
     seed: int = 0,
     augment: Callable[[Image.Image], Image.Image] | None = None,
+    augment_batches: Callable[[torch.Tensor], torch.Tensor] | None = None,
     train_logit_scale: bool = False,
     classes: bool = False,
     fast: bool = True,
@@ -61,6 +62,10 @@ def train(
     batches, the captions drawn, dropout and augmentations; the random start of the adapters comes
     before, from `inject_lora`: call `torch.manual_seed` ahead of that.
 
+    `augment` changes a picture where it is loaded, before the model's own transform.
+    `augment_batches` changes the images (N, 3, H, W) of a batch behind it, on the model's device:
+    with `Jitter().batch` and the pictures of `decode_once`, loading hardly costs anything.
+
     No batch holds two pairs that are equally good answers to each other (`PictureDataset`). Where
     many pictures share a caption, the name of a class, that leaves out too many: with `classes`,
     batches are of any pairs, and the loss counts every pair with the same caption as right.
@@ -77,8 +82,8 @@ def train(
     `checkpoint` is a file that is replaced after each epoch. If it exists, the run goes on from
     there and ends bit for bit where an uninterrupted run would (on the same kind of machine); it
     keeps the random states of PyTorch and Python, not NumPy's. ValueError if it is damaged, or of a
-    run with other settings, pictures, captions, adapters or base. (`augment`, `evaluate_on` and the
-    clip's transform can't be compared.)
+    run with other settings, pictures, captions, adapters or base. (`augment`, `augment_batches`,
+    `evaluate_on` and the clip's transform can't be compared.)
 
     Arguments that can't work are refused before anything is changed: TypeError for another kind of
     object, ValueError for a value, OSError for a checkpoint that could not be written. Raises
@@ -105,11 +110,14 @@ def train(
     require_evaluable(evaluate_on)
     path = None if checkpoint is None else file_path(checkpoint)
     with _flag_comes_back(clip.model.logit_scale):
-        batches, state, objective = set_up(clip, dataset, settings, augment, prefix)
-        if progress and isinstance(objective.encoders.text, CaptionTable):
+        batches, state, objective = set_up(
+            clip, dataset, settings, augment, augment_batches, prefix
+        )
+        table = objective.encoders.text
+        if progress and isinstance(table, CaptionTable):
             print(
-                f"the text tower is frozen: its {len(objective.encoders.text):,} captions are "
-                f"encoded once, and not again in each epoch"
+                f"the text tower is frozen: its {len(table):,} captions were encoded once, in "
+                f"{table.seconds:.1f} s, and not again in each epoch"
             )
         saved, several = None, is_distributed()
         if path is not None or several:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from PIL import Image
@@ -37,6 +38,8 @@ from .history import RUN_COLUMNS
 from .objective import Objective
 from .schedule import warmup_cosine
 from .state import TrainingState, trainable_parameters
+
+ChangeBatch: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,22 @@ def require_multiplier(log_scale: torch.Tensor) -> None:
         )
 
 
+def require_change(augment_batches: object, prefix: PrefixCache | None) -> None:
+    """TypeError unless it is a function or None; ValueError beside a prefix: no pixels come."""
+    if augment_batches is None:
+        return
+    if not callable(augment_batches):
+        raise TypeError(
+            f"augment_batches is a {type(augment_batches).__name__}; it must be a function from "
+            f"images (N, 3, H, W) to changed images, such as Jitter().batch, or None"
+        )
+    if prefix is not None:
+        raise ValueError(
+            "augment_batches changes images, and with prefix none are loaded; give augment to "
+            "cache_prefix instead"
+        )
+
+
 def require_still_batch_norm(model: nn.Module, why: str) -> None:
     """Raise ValueError if a batch norm would see only a part of each batch, because of `why`."""
     moving = [n for n, m in model.named_modules() if isinstance(m, BATCH_NORM) and moves(m)]
@@ -122,12 +141,16 @@ def set_up(
     dataset: PictureDataset,
     settings: Settings,
     augment: Callable[[Image.Image], Image.Image] | None,
+    augment_batches: ChangeBatch | None,
     prefix: PrefixCache | None,
 ) -> tuple[DataLoader, TrainingState, Objective]:
     """The shuffled batches, the state before the first step, and what a step minimises.
 
     `logit_scale` asks for a gradient from now on if `settings` say so, and otherwise does not.
     """
+    if prefix is not None:
+        prefix.require_for(clip, dataset)
+    require_change(augment_batches, prefix)
     batches = loader(
         dataset,
         clip,
@@ -146,7 +169,7 @@ def set_up(
     if is_distributed():
         require_still_batch_norm(clip.model, f"{share()[1]} processes")
     clip.model.logit_scale.requires_grad_(settings.train_logit_scale)
-    objective = _objective(clip, dataset, settings, prefix)
+    objective = _objective(clip, dataset, settings, augment_batches, prefix)
     steps = _count_steps(batches, settings.epochs)
     optimizer = torch.optim.AdamW(
         trainable_parameters(clip.model).values(),
@@ -166,10 +189,21 @@ def set_up(
 
 
 def _objective(
-    clip: Clip, dataset: PictureDataset, settings: Settings, prefix: PrefixCache | None
+    clip: Clip,
+    dataset: PictureDataset,
+    settings: Settings,
+    augment_batches: ChangeBatch | None,
+    prefix: PrefixCache | None,
 ) -> Objective:
     """The loss, with the encoders that the settings ask for."""
     encoders = plain_encoders(clip)
+    if augment_batches is not None:
+        encode = encoders.image
+
+        def changed(images: torch.Tensor) -> torch.Tensor:
+            return encode(augment_batches(images.to(clip.device)))
+
+        encoders = replace(encoders, image=changed)
     if settings.fast and is_constant(clip.model, "text"):
         encoders = replace(encoders, text=CaptionTable(clip, dataset.all_captions))
     if prefix is not None:

@@ -127,8 +127,21 @@ def test_a_cache_of_other_pictures_and_an_augment_beside_it_are_refused(
 ):
     clip = with_adapters(nano)
     cache = cache_prefix(clip, twemoji, tmp_path)
-    with pytest.raises(ValueError, match="10 tensors for 24 pictures"):
+    with pytest.raises(ValueError, match="of 10 pictures, and these 24 are not the same"):
         mh.train(clip, emoji, batch_size=8, prefix=cache, progress=False)
+    with pytest.raises(ValueError, match="these 10 are not the same in the same order"):
+        mh.train(clip, emoji.head(10), batch_size=4, prefix=cache, progress=False)
+    with pytest.raises(ValueError, match="by another clip"):
+        mh.train(with_adapters(fresh("nano")), twemoji, batch_size=4, prefix=cache, progress=False)
+    with pytest.raises(ValueError, match="give augment to cache_prefix"):
+        mh.train(
+            clip,
+            twemoji,
+            batch_size=4,
+            prefix=cache,
+            augment_batches=mh.Jitter().batch,
+            progress=False,
+        )
     with pytest.raises(ValueError, match="leave augment out"):
         mh.train(clip, twemoji, batch_size=4, prefix=cache, augment=mh.Jitter(), progress=False)
 
