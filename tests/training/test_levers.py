@@ -48,10 +48,10 @@ def test_the_losses_of_a_run_with_all_that_is_exact_are_those_of_the_plain_one(e
             data = mh.decode_once(thermal, clip, tmp_path)
             prefix = cache_prefix(clip, data, tmp_path, precision="float32")
             options = {"augment": None, "chunk": 5, "prefix": prefix}
-        history = run(clip, data, epochs=5, lr=3e-4, **options)
+        history = run(clip, data, epochs=8, lr=3e-3, **options)
         losses.append([step["loss"] for step in history.steps])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert losses[0][-1] < 0.9 * losses[0][0]
+    assert sum(losses[0][-3:]) < 0.9 * sum(losses[0][:3])  # three steps an epoch: it learns
 
 
 def test_batches_are_changed_in_training_and_only_there(emoji: mh.PictureDataset):
