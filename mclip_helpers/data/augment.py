@@ -30,8 +30,8 @@ class Jitter:
     def __call__(self, picture: Image.Image) -> Image.Image:
         if not isinstance(picture, Image.Image):
             raise TypeError(
-                f"this changes a picture of Pillow, and not a {type(picture).__name__}; for a batch "
-                f"of images there is Jitter().batch"
+                f"this changes a picture of Pillow, and not a {type(picture).__name__}; for a "
+                f"batch of images there is Jitter().batch"
             )
         angle, moved, scale, shear = RandomAffine.get_params(
             (-self.degrees, self.degrees),

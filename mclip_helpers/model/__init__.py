@@ -17,7 +17,7 @@ from .clip import (
     require_model,
 )
 from .compute import Compute, OutOfMemory, choose_compute
-from .modes import in_eval
+from .modes import in_eval, in_train
 from .nano import NANO
 from .weights import APPLE_LICENCE, RANDOM, WeightsError, hub_repository, is_apples
 
@@ -34,6 +34,7 @@ __all__ = [
     "choose_compute",
     "hub_repository",
     "in_eval",
+    "in_train",
     "is_apples",
     "load_model",
     "mobileclip_names",

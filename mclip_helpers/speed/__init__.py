@@ -4,6 +4,7 @@ encode       how a batch becomes features
 captions     a frozen text tower, computed once
 prefix       the frozen layers before the first adapter, computed once
 grad_cache   the gradient of a large batch in the memory of a small one
+memory       how large a batch, or a chunk of it, may be
 processes    several processes that take one step together
 timing       times that can be compared
 """
@@ -11,6 +12,7 @@ timing       times that can be compared
 from .captions import CaptionTable, is_constant, moves
 from .encode import Encoders, plain_encoders
 from .grad_cache import cached_backward
+from .memory import StepMemory, step_memory
 from .prefix import PrefixCache, cache_prefix
 from .processes import (
     average_gradients,
@@ -27,6 +29,7 @@ __all__ = [
     "CaptionTable",
     "Encoders",
     "PrefixCache",
+    "StepMemory",
     "average_gradients",
     "cache_prefix",
     "cached_backward",
@@ -40,5 +43,6 @@ __all__ = [
     "ratio",
     "require_alike",
     "share",
+    "step_memory",
     "take_turns",
 ]
