@@ -4,8 +4,10 @@
     accelerate launch --num_processes 8 -m mclip_helpers.commands.finetune --model …
     torchrun --nproc_per_node 2 -m mclip_helpers.commands.finetune --model …    (also on CPUs)
 
-The recipe, the loop and the model card are those of the notebooks. A test split is held out and
-evaluated at the end, with the base beside it. With --checkpoint, a run that was stopped goes on
+The recipe, the loop and the model card are those of the notebooks. The frozen trunk is folded, and
+captions are encoded once where their tower is frozen: both change nothing but rounding. With
+--cache, pictures are decoded once, and changed by the batch on the device. A test split is held out
+and evaluated at the end, with the base beside it. With --checkpoint, a run that was stopped goes on
 where it was, and ends with the same bits.
 """
 
@@ -24,13 +26,14 @@ from ..comparison import difference, picture_ranks, recall
 from ..data import (
     Jitter,
     PictureDataset,
+    decode_once,
     folder_dataset,
     hub_dataset,
     shard_dataset,
     split,
     with_replay,
 )
-from ..lora import inject_lora, save_adapter
+from ..lora import fold, inject_lora, save_adapter
 from ..model import choose_compute, load_model
 from ..training.loop import train
 from ..training.recipes import recipe
@@ -64,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--lr", type=float, help=usual)
     how.add_argument("--batch-size", type=int, help=f"of all processes together {usual}")
     how.add_argument("--chunk", type=int, help="pairs at a time through the towers (GradCache)")
+    how.add_argument("--cache", type=Path, help="a folder: decode each picture once, and keep it")
     how.add_argument("--seed", type=int, default=0)
     how.add_argument("--checkpoint", type=Path, help="a file on a disk that all processes see")
     how.add_argument("--merged", action="store_true", help="write the merged model, too")
@@ -90,7 +94,7 @@ def run(args: argparse.Namespace, state: PartialState) -> None:
     classes = has_classes(args, pictures)
     parts = split(pictures, classes=classes)
     tested = {"test split": parts["test"]}
-    learn, known = parts["train"], known_pictures(args)
+    learn, val, known = parts["train"], parts["val"], known_pictures(args)
     if known is not None:
         known_parts = split(known)
         learn = with_replay(learn, known_parts["train"], args.replay)
@@ -107,14 +111,21 @@ def run(args: argparse.Namespace, state: PartialState) -> None:
         },
     )
     lr = usual.lr["LoRA"] if args.lr is None else args.lr
-    before = {name: picture_ranks(clip, data, shown=False) for name, data in tested.items()}
+    before = {}
+    if state.is_main_process:
+        before = {name: picture_ranks(clip, data, shown=False) for name, data in tested.items()}
+    fold(clip.model)  # exact, and what is saved is unfolded again
     torch.manual_seed(args.seed)
     peft = inject_lora(clip.model, chosen.rank, chosen.alpha, targets=chosen.targets)
     if state.is_main_process:
         trained, total = peft.get_nb_trainable_parameters()
-        print(f"{clip} · {state.num_processes} processes")
-        print(f"{len(learn)} pictures to learn from, {len(parts['val'])} to choose with, ", end="")
+        print(f"{clip} · {state.num_processes} processes" if several else clip)
+        print(f"{len(learn)} pictures to learn from, {len(val)} to choose with, ", end="")
         print(f"{len(parts['test'])} to measure with; {trained:,} of {total:,} parameters trained")
+    jitter = None if args.no_augment else Jitter()
+    if args.cache is not None:
+        with state.local_main_process_first():  # each machine has its own file
+            learn, val = (decode_once(part, clip, args.cache) for part in (learn, val))
     train(
         clip,
         learn,
@@ -122,10 +133,11 @@ def run(args: argparse.Namespace, state: PartialState) -> None:
         batch_size=chosen.batch_size,
         lr=lr,
         seed=args.seed,
-        augment=None if args.no_augment else Jitter(),
+        augment=jitter if args.cache is None else None,
+        augment_batches=jitter.batch if jitter is not None and args.cache is not None else None,
         classes=classes,
         chunk=args.chunk,
-        evaluate_on={"val": parts["val"]} if len(parts["val"]) else None,
+        evaluate_on={"val": val},
         checkpoint=args.checkpoint,
     )
     if not state.is_main_process:

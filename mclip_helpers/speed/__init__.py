@@ -12,7 +12,7 @@ timing       times that can be compared
 from .captions import CaptionTable, is_constant, moves
 from .encode import Encoders, plain_encoders
 from .grad_cache import cached_backward
-from .memory import StepMemory, step_memory
+from .memory import LiveBytes, StepMemory, step_memory
 from .prefix import PrefixCache, cache_prefix
 from .processes import (
     average_gradients,
@@ -28,6 +28,7 @@ from .timing import ratio, take_turns
 __all__ = [
     "CaptionTable",
     "Encoders",
+    "LiveBytes",
     "PrefixCache",
     "StepMemory",
     "average_gradients",
