@@ -49,7 +49,7 @@ class StepMemory:
             inside = min(chunk, batch) * max(self.towers.values())
         return self.state + inside + batch * self.given + SCORES * 4 * batch**2
 
-    def largest_batch(self, available: int) -> int:
+    def largest_batch(self, available: float) -> int:
         """The most pairs whose step fits into so many bytes, all at once; 0 if none.
 
         The positive root of bytes(batch) = available.
@@ -57,10 +57,10 @@ class StepMemory:
         a, b, c = SCORES * 4, self.whole + self.given, self.state - available
         return max(0, int((-b + math.sqrt(max(0, b**2 - 4 * a * c))) / (2 * a)))
 
-    def largest_chunk(self, batch: int, available: int) -> int:
+    def largest_chunk(self, batch: int, available: float) -> int:
         """The most pairs that may be in a tower at once for a batch of this size; 0 if none."""
         left = available - self.bytes(batch, 0)
-        return max(0, min(batch, left // max(1, *self.towers.values())))
+        return max(0, min(batch, int(left / max(1, *self.towers.values()))))
 
 
 def step_memory(clip: Clip, images: torch.Tensor, tokens: torch.Tensor) -> StepMemory:
