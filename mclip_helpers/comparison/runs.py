@@ -25,8 +25,8 @@ class Task:
 
     `learn` is trained on, replay included, in batches of `batch_size`. `new` and `kept` are
     evaluated: pictures of the new kind, and of the kind that is not to be forgotten (None if there
-    is none). `base()` loads a fresh model. `classes` and `fast` are those of `train`; with `fast`, a
-    trunk that gets adapters is folded, too.
+    is none). `base()` loads a fresh model. `classes` and `fast` are those of `train`; with `fast`,
+    a trunk that gets adapters is folded, too.
     """
 
     base: Callable[[], Clip]
