@@ -40,7 +40,7 @@ def write_card(
     interval of their difference. An empty `trained_with` and empty `metrics` are shown as "Not
     given", anything else as the text it is.
     """
-    licence = _licence(name, weights)
+    licence = licence_of(name, weights)
     metadata = ModelCardData(
         base_model=repository,
         base_model_relation="adapter" if repository else None,
@@ -68,7 +68,7 @@ def write_card(
     return f"{card}\n"
 
 
-def _licence(name: str, weights: str) -> str:
+def licence_of(name: str, weights: str) -> str:
     """The base's licence, one of LICENCES."""
     if is_apples(name, weights):
         return "apple"
@@ -77,12 +77,17 @@ def _licence(name: str, weights: str) -> str:
     return "none" if weights == RANDOM else "of the base"
 
 
-def apple_notice(name: str, weights: str) -> str:
+def adapter_notice(name: str, weights: str) -> str:
+    """`apple_notice` for an adapter of these weights."""
+    return apple_notice(
+        f"LoRA adapters were trained for {name} (weights {weights}). The files in this folder are "
+        f"those adapters; where there is a merged model, the adapters were added to Apple's weights."
+    )
+
+
+def apple_notice(changed: str) -> str:
     """The notice that Apple's licence asks for beside a derivative, and what was changed."""
     return (
         "Apple Machine Learning Research Model is licensed under the Apple Machine Learning "
-        "Research Model License Agreement.\n\n"
-        f"What was changed: LoRA adapters were trained for {name} (weights {weights}). The files "
-        "in this folder are those adapters; where there is a merged model, the adapters were added "
-        "to Apple's weights.\n"
+        f"Research Model License Agreement.\n\nWhat was changed: {changed}\n"
     )
