@@ -369,18 +369,21 @@ def merge_adapter(peft: PeftModel) -> ClipModel:
 def merged_copy(model: ClipModel) -> ClipModel:
     """A plain open_clip model that computes what `model` does now; `model` stays as it is.
 
-    The adapters that are on are added to their W, those that are off are left out. TypeError for
-    anything but a model, ValueError as of `merge_adapter`.
+    Adapters that are on are added to their W, those that are off are left out. TypeError for
+    anything but a model, ValueError if a sum is not finite.
     """
     require_model(model)
     copied = copy.deepcopy(model)
     for name, layer in lora_layers(copied):
         if not (layer.merged or layer.disable_adapters):
-            try:
-                layer.merge(safe_merge=True)  # type: ignore[operator]  # each kind of LoraLayer has it
-            except ValueError as error:  # of PEFT, about NaN in the sum
-                raise ValueError(f"the adapters of {name} can't be merged: {error}") from error
-    return _as_open_clip_has_it(without_adapters(copied))
+            layer.merge()  # type: ignore[operator]  # each kind of LoraLayer has it
+        base = layer.get_base_layer()
+        if not torch.isfinite(base.get_parameter("weight")).all():
+            raise ValueError(
+                f"the weight of {name} would hold NaN or infinity; these adapters can't be merged"
+            )
+        copied.set_submodule(name, base)
+    return _as_open_clip_has_it(copied)
 
 
 def _as_open_clip_has_it(model: ClipModel) -> ClipModel:
