@@ -64,7 +64,7 @@ def traced(model: ClipModel, tower: str, inputs: torch.Tensor) -> onnx.ModelProt
     """The graph of a tower, traced with `inputs` (N, …); N stays open unless it is 1."""
     ship_package("onnxscript")
     dynamic = {0: "N"} if len(inputs) > 1 else {}
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             Tower(model, tower).eval(),
             (inputs,),
@@ -128,8 +128,8 @@ def _innermost(node: onnx.NodeProto) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter speaks of its own affairs, on three channels."""
+def quiet() -> Iterator[None]:
+    """A block in which exporters and converters don't speak of their own affairs."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
