@@ -89,6 +89,7 @@ class Quantizer:
                 extra_options={},
             )
             quantizer.quantize_model()
+            quantizer.model.topological_sort()
         return quantizer.model.model
 
     def graphs(self, keep: Collection[str] = ()) -> dict[str, onnx.ModelProto]:
