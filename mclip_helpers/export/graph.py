@@ -31,6 +31,7 @@ INPUTS = {"image": "pixels", "text": "tokens"}  # tower → its input
 FEATURES = "features"
 MODULE = "module"
 SCOPES = "pkg.torch.onnx.name_scopes"
+IN_TOWER = "model."  # what `Tower` puts before a module's name
 
 
 class Tower(nn.Module):
@@ -123,8 +124,8 @@ def module_values(graph: onnx.ModelProto) -> dict[str, str]:
 def _innermost(node: onnx.NodeProto) -> str:
     """From the exporter's note: ["", "model.visual", …, "model.visual.head.fc", "linear_7"]."""
     scopes = next((note.value for note in node.metadata_props if note.key == SCOPES), "[]")
-    modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope]
-    return modules[-1].removeprefix("model.") if modules else ""
+    modules = [scope for scope in ast.literal_eval(scopes) if scope.startswith(IN_TOWER)]
+    return modules[-1].removeprefix(IN_TOWER) if modules else ""
 
 
 @contextmanager

@@ -83,7 +83,11 @@ class TorchStage:
             if isinstance(output, torch.Tensor):
                 found[name] = output.detach().float().cpu()
 
-        modules = [(n, m) for n, m in self.clip.model.named_modules() if n and not is_adapter(n)]
+        modules = [
+            (name, module)
+            for name, module in self.clip.model.named_modules()
+            if name and not is_adapter(name) and not isinstance(module, nn.Identity)
+        ]
         hooks = [m.register_forward_hook(partial(note, clean_name(n))) for n, m in modules]
         try:
             found[INPUTS[tower]] = inputs
