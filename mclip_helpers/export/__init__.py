@@ -11,10 +11,13 @@ tokenizer.py  the vocabulary beside the graphs
 card.py       the card of an exported model; its text is in card_template.md
 precision.py  half precision and eight bits
 costs.py      what eight bits cost, layer by layer; size against R@1
+coreml.py     export_coreml
+plain.py      the form in which a model is exported
 needed.py     the packages that only this folder needs
 """
 
 from .chain import export_onnx
+from .coreml import export_coreml
 from .costs import LayerCost, Trade, costliest, layer_costs, size_against_recall
 from .gates import EIGHT_BITS, EXACT, HALF, Chain, Gate, GateError
 from .links import Link
@@ -35,6 +38,7 @@ __all__ = [
     "TorchStage",
     "Trade",
     "costliest",
+    "export_coreml",
     "export_onnx",
     "layer_costs",
     "load_onnx",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import tempfile
 from collections.abc import Sequence
@@ -10,15 +9,23 @@ from pathlib import Path
 
 from ..data import PictureDataset, emoji_dataset
 from ..files import replace
-from ..lora import fold, lora_layers, merged_copy, split_attention
-from ..lora.card import apple_notice
-from ..model import Clip, in_eval, is_apples, require_clip
+from ..lora import lora_layers, merged_copy
+from ..model import Clip, in_eval, require_clip
 from .card import write_card
 from .costs import costliest, layer_costs
-from .folder import GRAPHS, as_metadata, describe, read_notes, refuse_foreign, write_notes
+from .folder import (
+    GRAPHS,
+    as_metadata,
+    describe,
+    read_notes,
+    refuse_foreign,
+    write_notes,
+    write_notice,
+)
 from .gates import EIGHT_BITS, EXACT, HALF, Chain
 from .graph import write_graph
 from .needed import ship_package
+from .plain import folded_copy
 from .precision import Quantizer, halved, write_variant
 from .stages import OnnxClip, TorchStage
 from .tokenizer import write_tokenizer
@@ -76,7 +83,9 @@ def export_onnx(
                 write_variant(place, onnx, halved(onnx), precision)
             elif precision == "int8":
                 quantizer = Quantizer(onnx, calibration)
-                left = costliest(layer_costs(quantizer, progress=progress)) if keep is None else keep
+                left = (
+                    costliest(layer_costs(quantizer, progress=progress)) if keep is None else keep
+                )
                 write_variant(place, onnx, quantizer.graphs(left), precision, left)
             if precision != "fp32":
                 chain.add(OnnxClip(place, precision), GATES[precision])
@@ -90,12 +99,7 @@ def _exact_links(chain: Chain, clip: Clip, folder: Path) -> OnnxClip:
     model = merged_copy(clip.model).cpu()
     if any(lora_layers(clip.model)):
         chain.add(TorchStage("merged", dataclasses.replace(clip, model=model)), EXACT)
-    model = copy.deepcopy(model)
-    fold(model, keep=())
-    # As four plain layers attention has half as many nodes, and each layer has its name; with what
-    # nn.MultiheadAttention becomes, ONNX Runtime 1.32 crashes in half precision on x86.
-    split_attention(model)
-    folded = dataclasses.replace(clip, model=model)
+    folded = dataclasses.replace(clip, model=folded_copy(model))
     chain.add(TorchStage("folded", folded), EXACT)
     _write_graphs(folded, folder)
     onnx = OnnxClip(folder, "ONNX")
@@ -115,12 +119,7 @@ def _write_graphs(clip: Clip, folder: Path) -> None:
 def _finish(folder: Path, chain: Chain) -> None:
     """Add the card, the notice, and what was measured."""
     notes = read_notes(folder) | {"gates": [dataclasses.asdict(link) for link in chain.links]}
-    name, _, weights = notes["model"].partition("/")
     card = write_card(notes, chain.links, chain.dataset, folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    if is_apples(name, weights):
-        changed = (
-            f"{name} (weights {weights}) was written as ONNX, with its adapters, if it had any."
-        )
-        (folder / "NOTICE").write_text(apple_notice(changed), encoding="utf-8")
+    write_notice(folder, notes, "ONNX")
     write_notes(folder, notes)

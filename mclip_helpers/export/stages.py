@@ -42,7 +42,7 @@ class Stage(Protocol):
         ...
 
     def inputs(self, tower: str, items: Sequence) -> torch.Tensor:
-        """What the transform makes of pictures (N, 3, H, W), the tokenizer of texts (N, context)."""
+        """What the transform makes of pictures (N, 3, H, W), or the tokenizer of texts."""
         ...
 
     def features(self, tower: str, inputs: torch.Tensor) -> torch.Tensor:
@@ -107,6 +107,8 @@ class OnnxClip:
     def __init__(self, folder: str | Path, name: str = "ONNX"):
         self.folder, self.name = Path(folder), name
         self.notes = read_notes(folder)
+        if missing := [file for file in GRAPHS.values() if not (self.folder / file).is_file()]:
+            raise FileNotFoundError(f"{folder} has no {missing[0]}; export the model again")
         self.preprocess: Callable[[Image.Image], torch.Tensor] = transform_of(self.notes)
         self.tokenizer = read_tokenizer(self.folder, self.notes["tokenizer"])
 

@@ -143,9 +143,7 @@ def test_a_layer_of_the_graph_that_was_changed_is_named(start: Chain, tmp_path: 
         for node in changed["image"].graph.node
         if graph.module_of(node) == "visual.trunk.stages.1.blocks.0.mlp.fc1"
     ]
-    stored = next(
-        t for t in changed["image"].graph.initializer if t.name == node.input[1]
-    )
+    stored = next(t for t in changed["image"].graph.initializer if t.name == node.input[1])
     weight = torch.frombuffer(bytearray(stored.raw_data), dtype=torch.float32)
     stored.raw_data = (weight * 1.2).numpy().tobytes()
     write_variant(tmp_path, exported(), changed, "fp32")
