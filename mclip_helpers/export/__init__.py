@@ -21,7 +21,8 @@ from .coreml import export_coreml
 from .costs import LayerCost, Trade, costliest, layer_costs, size_against_recall
 from .gates import EIGHT_BITS, EXACT, HALF, Chain, Gate, GateError
 from .links import Link
-from .precision import Quantizer
+from .plain import folded_copy
+from .precision import Quantizer, halved, write_variant
 from .stages import OnnxClip, TorchStage, load_onnx
 
 __all__ = [
@@ -40,7 +41,10 @@ __all__ = [
     "costliest",
     "export_coreml",
     "export_onnx",
+    "folded_copy",
+    "halved",
     "layer_costs",
     "load_onnx",
     "size_against_recall",
+    "write_variant",
 ]

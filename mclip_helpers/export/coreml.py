@@ -8,6 +8,7 @@ the models.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +67,14 @@ def _converted(model: ClipModel, tower: str, notes: dict[str, Any]) -> Any:
     coremltools = optional_package("coremltools")
     given = example(model, tower)[:1]
     with quiet(), torch.no_grad():
-        traced = torch.jit.trace(Tower(model, tower).eval(), given, check_trace=False)
+        # By torch.export: coremltools 9 stumbles over the traced attention of the image tower.
+        program = torch.export.export(Tower(model, tower).eval(), (given,)).run_decompositions({})
+        numbers = np.int32 if tower == "text" else np.float32
         converted = coremltools.convert(
-            traced,
-            inputs=[
-                coremltools.TensorType(
-                    INPUTS[tower], tuple(given.shape), np.dtype(str(given.dtype)[6:]).type
-                )
-            ],
+            program,
+            inputs=[coremltools.TensorType(INPUTS[tower], tuple(given.shape), numbers)],
             outputs=[coremltools.TensorType(FEATURES, dtype=np.float32)],
             minimum_deployment_target=coremltools.target.iOS16,
-            convert_to="mlprogram",
         )
     converted.short_description = f"The {tower} tower of {notes['model']}: unit vectors"
     converted.license = notes["licence"]
@@ -86,7 +84,10 @@ def _converted(model: ClipModel, tower: str, notes: dict[str, Any]) -> Any:
 
 def _expected(stage: TorchStage, dataset: PictureDataset) -> dict[str, torch.Tensor]:
     """Inputs and features of both towers: "pixels", "image_features", "tokens", "text_features"."""
-    items = {"image": [pair.load() for pair in dataset.pairs], "text": dataset.captions}
+    items: dict[str, Sequence] = {
+        "image": [pair.load() for pair in dataset.pairs],
+        "text": dataset.captions,
+    }
     tensors = {}
     for tower in TOWERS:
         inputs = stage.inputs(tower, items[tower])

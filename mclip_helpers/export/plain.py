@@ -11,8 +11,8 @@ from ..model import ClipModel
 def folded_copy(model: ClipModel) -> ClipModel:
     """A copy of a plain model with all branches folded, and attention as four plain layers.
 
-    So attention has half as many nodes, and each layer its name; and with what nn.MultiheadAttention
-    becomes in a graph, ONNX Runtime 1.32 crashes in half precision on x86.
+    So attention has half as many nodes, and each layer its name. And with what becomes of
+    nn.MultiheadAttention in a graph, ONNX Runtime 1.32 crashes in half precision on x86.
     """
     copied = copy.deepcopy(model)
     fold(copied, keep=())

@@ -12,7 +12,7 @@ from shipped import adapted, exported, task
 
 import mclip_helpers as mh
 from mclip_helpers.data import Pair
-from mclip_helpers.export import EXACT, HALF, Chain, Gate, OnnxClip, TorchStage, chain, graph
+from mclip_helpers.export import EXACT, HALF, Chain, Gate, OnnxClip, TorchStage, graph, plain
 from mclip_helpers.export.parting import first_parted
 from mclip_helpers.export.precision import write_variant
 from mclip_helpers.export.stages import TOWERS, Stage
@@ -52,7 +52,7 @@ def test_batch_norm_in_training_mode(tmp_path: Path, monkeypatch):
         for norm in batch_norms(model):
             norm.train()
 
-    monkeypatch.setattr(chain, "fold", forgotten)
+    monkeypatch.setattr(plain, "fold", forgotten)
     with pytest.raises(mh.GateError) as caught:
         mh.export_onnx(adapted(), tmp_path / "a", task(), progress=False)
     error = caught.value
