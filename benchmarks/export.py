@@ -33,7 +33,7 @@ from mclip_helpers.export import (
     write_variant,
 )
 from mclip_helpers.export.stages import Stage
-from mclip_helpers.lora import merged_copy
+from mclip_helpers.lora import batch_norms, merged_copy
 from mclip_helpers.speed import ratio, take_turns
 
 LOOK = "thermal"
@@ -42,6 +42,9 @@ LOOK = "thermal"
 def load(name: str) -> mh.Clip:
     if name != "nano":
         clip = mh.load_model(name, pretrained="random", device="cpu")
+        for norm in batch_norms(clip.model):  # without them, activations are nearly constant
+            norm.running_mean.normal_(std=0.1)
+            norm.running_var.uniform_(0.5, 2)
         mh.inject_lora(clip.model, targets="image").eval()
         return clip
     clip = mh.load_model(name, device="cpu")

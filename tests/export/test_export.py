@@ -177,6 +177,26 @@ def test_the_graphs_tell_nothing_of_the_machine():
             assert trace not in data
 
 
+@pytest.mark.parametrize(("name", "size"), [("MobileCLIP2-S0", 256), ("MobileCLIP-B", 224)])
+def test_every_mobileclip_goes_through_the_chain(name: str, size: int, tmp_path: Path):
+    """The trunk of B is another one, a ViT; weights and adapters are random."""
+    clip = fresh(name)
+    peft = mh.inject_lora(clip.model, rank=2).eval()
+    torch.manual_seed(0)
+    for _, layer in mh.lora_layers(peft):
+        torch.nn.init.normal_(layer.lora_B["default"].weight, std=0.1)
+    shipped = mh.export_onnx(clip, tmp_path / "a", task(3), progress=False)
+    assert [link.after for link in shipped.links] == ["merged", "folded", "ONNX"]
+    assert shipped.image_size == (size, size) and shipped.notes["licence"] == "none"
+    given = inputs(clip, "image", 3)
+    # Random features lie close together: what counts is how they differ.
+    expect = expected(clip, "image", given)
+    expect -= expect.mean(0)
+    found = shipped.features("image", given)
+    found -= found.mean(0)
+    assert (found - expect).norm() < 0.01 * expect.norm()
+
+
 # ------------------------------------------------------------------------------- what is refused
 
 

@@ -48,8 +48,8 @@ def trained(model: torch.nn.Module, targets: str = "image") -> torch.nn.Module:
 
 @pytest.mark.parametrize(
     ("name", "keep"),
-    [("nano", None), ("nano", ()), ("MobileCLIP2-S0", None)],
-    ids=["nano, targets stay", "nano, all", "MobileCLIP2-S0, targets stay"],
+    [("nano", None), ("nano", ()), ("MobileCLIP2-S0", None), ("MobileCLIP-B", ())],
+    ids=["nano, targets stay", "nano, all", "MobileCLIP2-S0, targets stay", "MobileCLIP-B, all"],
 )
 def test_folded_it_computes_the_same_and_unfolded_it_is_the_same(name, keep):
     model = some(name)

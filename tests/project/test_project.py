@@ -43,8 +43,8 @@ COLAB = {
     "torchvision": "0.26.0",
     "tqdm": "4.67.3",
 }
-# coremltools has no wheel for Windows and was tested with older versions of torch: it is pinned, and
-# its tests run where somebody installs it.
+# coremltools has no wheel for Windows, and was tested with older versions of torch: it is pinned,
+# and its tests run where somebody installs it.
 EXTRAS = set(PROJECT["optional-dependencies"]) - {"coreml"}
 
 
