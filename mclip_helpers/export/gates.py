@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 
 from ..data import PictureDataset, require_dataset
+from ..display import Table
 from ..evaluation import retrieval
 from ..progress import progress as with_progress
-from .links import Link
+from .links import Link, table_of
 from .parting import first_parted, first_refused
 from .stages import TOWERS, Stage
 
@@ -86,6 +87,11 @@ class Chain:
         self.links: list[Link] = []
         self.stage = start
         self._features = self._embed(start)
+
+    @property
+    def table(self) -> Table:
+        """`links` as a table."""
+        return table_of(self.links)
 
     def compare(self, stage: Stage) -> Link:
         """Measure the link to `stage`, without a gate; the chain stays as it is."""
