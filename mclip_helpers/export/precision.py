@@ -2,7 +2,9 @@
 
 Eight bits: q = round(x / scale) + zero, with a scale for each channel of a weight and one for all
 of an activation. The scales of activations come from calibration: pictures of the task go through
-the graph, and the range is what 99.999 % of the values lie in.
+the graph, and the range is what 99.999 % of the values lie in. Weights are signed, activations are
+not. On x86 processors without VNNI, sums of such products can overflow in 16 bits: what was gated
+on one machine should be gated on an old one as well, before it goes there.
 """
 
 from __future__ import annotations
@@ -81,7 +83,8 @@ class Quantizer:
                 per_channel=True,
                 reduce_range=False,
                 weight_qType=quantization.QuantType.QInt8,
-                activation_qType=quantization.QuantType.QInt8,
+                # On x86, ONNX Runtime computes most convolutions of signed activations in fp32.
+                activation_qType=quantization.QuantType.QUInt8,
                 tensors_range=self._ranges[tower],
                 nodes_to_quantize=nodes,
                 nodes_to_exclude=[],
