@@ -23,10 +23,11 @@ from typing import IO, Any, TypeAlias
 
 from PIL import Image
 
+from ..packages import optional_package
 from ..progress import progress
 from .images import open_picture
 from .pairs import PictureDataset
-from .reader import Entry, Reader, optional_package
+from .reader import Entry, Reader
 from .stamps import Stamp, require_unchanged, stamp
 
 # One file in a shard: the largest photographs have some 100 MB.
