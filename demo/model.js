@@ -28,7 +28,7 @@ function patched(tower, patch) {
 export class Model {
   #towers = {};
   #variants = new Map();
-  #texts = new Map(); // vectors by text tower and text
+  #texts = new Map(); // by text tower: vectors by text
 
   /** Load the base. `onStep(text)` is told what comes next. */
   static async load(onStep = () => {}) {
@@ -78,12 +78,11 @@ export class Model {
     return features.data;
   }
 
-  /** The unit vectors of texts. Each is computed once. */
-  async encodeTexts(texts, variant) {
+  /** Encode texts, some at a time, and yield how many are known by then. Each is encoded once. */
+  async *readTexts(texts, variant) {
     const tower = this.#variants.get(variant).text;
-    if (!this.#texts.has(tower)) this.#texts.set(tower, new Map());
-    const known = this.#texts.get(tower);
-    const missing = [...new Set(texts.filter((text) => !known.has(text)))];
+    const known = this.#known(tower);
+    const missing = [...new Set(texts)].filter((text) => !known.has(text));
     for (let at = 0; at < missing.length; at += TEXTS_AT_ONCE) {
       const some = missing.slice(at, at + TEXTS_AT_ONCE);
       const shape = [some.length, this.card.context_length];
@@ -91,8 +90,21 @@ export class Model {
       const { features } = await tower.run({ tokens });
       const width = features.dims[1];
       some.forEach((text, i) => known.set(text, features.data.slice(i * width, (i + 1) * width)));
+      yield texts.length - missing.length + at + some.length;
     }
+  }
+
+  /** The unit vectors of texts. */
+  async encodeTexts(texts, variant) {
+    for await (const _ of this.readTexts(texts, variant));
+    const known = this.#known(this.#variants.get(variant).text);
     return texts.map((text) => known.get(text));
+  }
+
+  /** The vectors that a text tower has computed, by text. */
+  #known(tower) {
+    if (!this.#texts.has(tower)) this.#texts.set(tower, new Map());
+    return this.#texts.get(tower);
   }
 
   /** `{label, share}` of each label, best first; the shares sum to 1. */

@@ -62,6 +62,7 @@ function pass(source, target, points, lines, alongStep, acrossStep, outAlong, ou
         }
         target[to + channel] = sum >> PRECISION; // a clamped array cuts it to 0…255
       }
+      target[to + 3] = 255;
     });
   }
 }

@@ -101,7 +101,8 @@ def write_examples(folder: Path) -> None:
             files.append({"file": file, "label": label})
         looks.append({"look": look, "about": LOOKS[look], "pictures": files})
     credits = list(dict.fromkeys(text for data in datasets.values() for text in data.credits))
-    content = {"looks": looks, "labels": LABELS, "credits": credits}
+    names = list(dict.fromkeys(emoji.en for emoji in mh.emoji_catalogue()))
+    content = {"looks": looks, "names": names, "labels": LABELS, "credits": credits}
     (folder / "examples.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
