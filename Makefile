@@ -80,5 +80,5 @@ $(STAMP): pyproject.toml constraints.txt
 		}; \
 		$(PYTHON) -m venv $(VENV) || exit 1; \
 	fi
-	$(PY) -m pip install -c constraints.txt -e '.[lab,sources,test]'
+	$(PY) -m pip install -c constraints.txt -e '.[lab,sources,ship,test]'
 	@touch $@

@@ -3,11 +3,11 @@
 Folders mirror the notebooks, from what comes first to what uses it:
 
     checks · files · progress · names · display → loss → data · model → lora → evaluation
-        → speed → training → comparison → commands
+        → speed → training → comparison · export → commands
     names · display → gradient → draw → widgets → machine
 """
 
-from . import comparison, draw, speed, widgets
+from . import comparison, draw, export, speed, widgets
 from .data import (
     SPLITS,
     DataError,
@@ -30,6 +30,7 @@ from .data import (
     xm3600,
 )
 from .evaluation import embed, evaluate, retrieval, zero_shot
+from .export import GateError, export_onnx, load_onnx
 from .files import data_folder
 from .gradient import Cause, Verdict, gradients, in_words, trace
 from .lora import (
@@ -140,4 +141,9 @@ __all__ = [
     "fold",
     "unfold",
     "speed",
+    # 08_ship_it
+    "export_onnx",
+    "load_onnx",
+    "GateError",
+    "export",
 ]

@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+from ..packages import optional_package
 from ..progress import progress
 from .images import open_picture
 from .pairs import Pair, PictureDataset
-from .reader import Reader, optional_package
+from .reader import Reader
 
 # One file in a shard: the largest photographs have some 100 MB.
 MOST_FILE_BYTES = 2**28
