@@ -124,7 +124,6 @@ function showAnswer(variant, best) {
 }
 
 function showSwitch() {
-  const sizes = Object.fromEntries(model.card.adapters.map(({ name, bytes }) => [name, bytes]));
   for (const name of variants()) {
     const label = document.createElement("label");
     label.dataset.name = name;
@@ -138,15 +137,23 @@ function showSwitch() {
   const explain = () => {
     const name = chosen("adapter");
     document.body.dataset.adapter = name;
-    const about = model.card.about[name] ?? "An adapter of your own";
-    const size = sizes[name] ? `; ${sizeText(sizes[name])} beside the base` : "";
-    $("about-adapter").textContent = `${about}${size}.`;
+    $("about-adapter").textContent = aboutVariant(name);
   };
   $("adapters").addEventListener("change", () => {
     explain();
     ask();
   });
   explain();
+}
+
+function aboutVariant(name) {
+  const about = `${model.card.about[name] ?? "An adapter of your own"}.`;
+  const adapter = model.card.adapters.find((each) => each.name === name);
+  if (!adapter) return about;
+  const size = `${about} ${sizeText(adapter.bytes)} beside the base.`;
+  if (!adapter.measured) return size;
+  const { pictures, labels, base, on } = adapter.measured;
+  return `${size} Right about ${percent(on)} of ${pictures} pictures in this look, of things that it was not trained on, among ${labels} labels; the base about ${percent(base)}.`;
 }
 
 const sizeText = (bytes) =>
@@ -281,17 +288,18 @@ function complain(error) {
 
 async function begin() {
   examples = await files.json("./examples/examples.json");
-  $("labels").value ||= examples.names.join("\n");
+  $("labels").value ||= examples.labels.join("\n");
   showExamples();
   const loaded = await Model.load((what) => ($("state").textContent = `Loading ${what} …`));
   model = loaded;
-  const nano = model.card.model === "nano";
+  const [name] = model.card.model.split("/");
+  const nano = name === "nano";
   $("about-nano").hidden = !nano;
   $("about-other").hidden = nano;
-  $("model-name").textContent = model.card.model;
+  $("model-name").textContent = name;
   $("credits").textContent = [
     ...examples.credits,
-    `Model ${model.card.model}: ${model.card.licence}`,
+    `Model ${name}: ${model.card.licence}`,
     "ONNX Runtime Web: © Microsoft, MIT",
   ].join(" · ");
   showSwitch();

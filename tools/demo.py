@@ -26,6 +26,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from mclip_helpers import files
+from mclip_helpers.export import GateError
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "demo"
@@ -193,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.build_only:
             serving = server(BUILT, options.port)  # first: a build takes longer
         build(BUILT, options.model, adapters)
-    except (DemoError, OSError, ValueError) as error:
+    except (DemoError, GateError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     if options.build_only:
