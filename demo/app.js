@@ -164,7 +164,9 @@ const sizeText = (bytes) =>
 const pad = new Pad($("pad"), () => {
   $("pad-hint").hidden = !pad.empty;
   $("undo").disabled = $("clear").disabled = pad.empty;
-  if (chosen("source") === "draw") ask(usePad());
+  if (chosen("source") !== "draw") return;
+  usePad();
+  ask();
 });
 $("undo").disabled = $("clear").disabled = true;
 $("undo").addEventListener("click", () => pad.undo());

@@ -27,6 +27,7 @@ function patched(tower, patch) {
 
 export class Model {
   #towers = {};
+  #embedded = null; // the tokens that the model has seen; null: all of them
   #variants = new Map();
   #texts = new Map(); // by text tower: vectors by text
 
@@ -38,6 +39,7 @@ export class Model {
     ort.env.wasm.wasmBinary = await files.bytes("./ort/ort.wasm.gz");
     onStep("the tokenizer");
     model.card = await files.json("./model/model.json");
+    if (model.card.known_tokens) model.#embedded = new Set(model.card.known_tokens);
     const vocabulary = await files.text(`./model/${model.card.tokenizer.file}`);
     model.tokenizer = new Tokenizer(vocabulary, model.card.context_length);
     onStep("the model");
@@ -123,7 +125,6 @@ export class Model {
 
   /** Whether the model has read each word of a text in training. */
   knows(text) {
-    const known = this.card.known_tokens; // null: all of them
-    return !known || this.tokenizer.encode(text).every((id) => known.includes(id));
+    return !this.#embedded || this.tokenizer.encode(text).every((id) => this.#embedded.has(id));
   }
 }

@@ -39,11 +39,11 @@ function unescaped(text) {
 /** What ftfy changes in text that was decoded rightly. */
 function fixed(text) {
   return text
-    .replace(/[\u02bc\u2018-\u201b]/g, "'")
-    .replace(/[\u201c-\u201f]/g, '"')
     .replace(/[ŉĲĳǄ-ǌǱ-ǳﬀ-ﬆ]/g, (ligature) => ligature.normalize("NFKC"))
     .replace(/[\u3000\uff01-\uffef]/g, (letter) => letter.normalize("NFKC"))
-    .replace(/[\0-\x08\x0b\x0e-\x1f\x7f\u206a-\u206f\ufeff\ufff9-\ufffb]/g, "")
+    .replace(/[\u02bc\u2018-\u201b]/g, "'")
+    .replace(/[\u201c-\u201f]/g, '"')
+    .replace(/[\0-\x08\x0b\x0e-\x1f\x7f\u206a-\u206f\ufeff\ufff9-\ufffc]/g, "")
     .normalize("NFC");
 }
 
