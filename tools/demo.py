@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,6 +31,7 @@ from mclip_helpers.export import GateError
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "demo"
 BUILT = ROOT / "build" / "demo"
+MODEL = "nano"
 ADAPTERS = ("thermal", "sketch", "openmoji")
 
 RUNTIME = "onnxruntime-web@1.30.0"
@@ -49,19 +50,47 @@ class DemoError(RuntimeError):
     """Why there is no page, and what to do about it."""
 
 
-def build(folder: Path = BUILT, model: str = "nano", adapters: Mapping[str, Path] | None = None) -> Path:
-    """The page in `folder`, complete. DemoError says what is missing."""
-    if adapters is None:
-        adapters = {name: files.data_folder() / "adapters" / name for name in ADAPTERS}
+def build(
+    folder: Path = BUILT, model: str = MODEL, adapters: Mapping[str, Path] | None = None
+) -> Path:
+    """The page in `folder`, complete. DemoError says what is missing.
+
+    `adapters` are folders by names; None: the project's three, if `model` is theirs.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for file in PAGE.iterdir():
         shutil.copy(file, folder / file.name)
-    _made(folder / "ort", {"runtime": RUNTIME_SHA512}, fetch_runtime)
-    _made_models(folder, model, adapters)
+    make_from(folder / "ort", {"runtime": RUNTIME_SHA512}, fetch_runtime)
+    build_models(folder, model, adapters)
     return folder
 
 
-def _made(folder: Path, source: Mapping[str, object], make) -> None:
+def build_models(
+    folder: Path, model: str = MODEL, adapters: Mapping[str, Path] | None = None
+) -> None:
+    """The part of the page that needs no npm: the model, its adapters, and example pictures."""
+    import demo_folder  # takes seconds
+
+    if adapters is None:
+        names = ADAPTERS if model == MODEL else ()
+        adapters = {name: files.data_folder() / "adapters" / name for name in names}
+    for source in adapters.values():
+        if not (source / "adapter_config.json").is_file():
+            raise DemoError(f"{source} is no adapter's folder: it has no adapter_config.json")
+    code = {
+        path.relative_to(ROOT).as_posix(): files.file_hash(path)
+        for part in ("mclip_helpers/*/*.py", "data/nano.*", "tools/demo_folder.py")
+        for path in sorted(ROOT.glob(part))
+        if path.parent.name in ("data", "export", "lora", "model", "tools")
+    }
+    source = {"model": model, "code": code}
+    make_from(folder / "examples", source, demo_folder.write_examples)
+    source["adapters"] = {name: files.hashes(path) for name, path in adapters.items()}
+    write = partial(demo_folder.write_model, name=model, adapters=adapters)
+    make_from(folder / "model", source, write)
+
+
+def make_from(folder: Path, source: Mapping[str, object], make: Callable[[Path], None]) -> None:
     """Let `make(folder)` write what is not there, or was made from another source."""
     stamp = folder / "made-from.json"
     wanted = json.dumps(source, indent=1, sort_keys=True)
@@ -73,24 +102,6 @@ def _made(folder: Path, source: Mapping[str, object], make) -> None:
         (place / stamp.name).write_text(wanted, encoding="utf-8")
 
     files.replace(folder, write, lambda path: None)
-
-
-def _made_models(folder: Path, model: str, adapters: Mapping[str, Path]) -> None:
-    import demo_folder  # takes seconds, which serving what is there already need not
-
-    for source in adapters.values():
-        if not (source / "adapter_config.json").is_file():
-            raise DemoError(f"{source} is no adapter's folder: it has no adapter_config.json")
-    code = {**files.hashes(ROOT / "mclip_helpers"), "demo_folder.py": files.file_hash(Path(demo_folder.__file__))}
-    code = {name: digest for name, digest in code.items() if name.endswith(".py")}
-    source = {
-        "model": model,
-        "adapters": {name: files.hashes(path) for name, path in adapters.items()},
-        "code": hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest(),
-    }
-    _made(folder / "examples", {"code": source["code"]}, demo_folder.write_examples)
-    write = partial(demo_folder.write_model, name=model, adapters=adapters)
-    _made(folder / "model", source, write)
 
 
 def fetch_runtime(folder: Path) -> None:
@@ -178,7 +189,7 @@ def _adapter(text: str) -> tuple[str, Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="nano", help="a name that load_model knows")
+    parser.add_argument("--model", default=MODEL, help="a name that load_model knows")
     parser.add_argument(
         "--adapter",
         type=_adapter,
@@ -189,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--build-only", action="store_true", help="serve nothing")
     options = parser.parse_args(arguments)
-    adapters = dict(options.adapter) if options.adapter else None if options.model == "nano" else {}
+    adapters = dict(options.adapter) if options.adapter else None
     try:
         if not options.build_only:
             serving = server(BUILT, options.port)  # first: a build takes longer

@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import gzip
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -46,10 +47,9 @@ LOOKS = {
     "openmoji": "OpenMoji, drawn by others",
 }
 # Names of emoji that many people can draw. Half of them are of the test split.
-LABELS = [
-    name.strip()
-    for name in """
-    house, castle, church, tent, door, ladder, bed, chair, automobile, bicycle, bus, locomotive,
+LABELS = re.split(
+    r",\s+",
+    """house, castle, church, tent, door, ladder, bed, chair, automobile, bicycle, bus, locomotive,
     sailboat, airplane, helicopter, rocket, sun, star, cloud, rainbow, snowflake, snowman, fire,
     crescent moon, tornado, globe with meridians, evergreen tree, palm tree, cactus, mushroom,
     tulip, sunflower, maple leaf, four leaf clover, banana, pear, red apple, cherries, strawberry,
@@ -60,9 +60,8 @@ LABELS = [
     pencil, glasses, crown, ring, balloon, kite, light bulb, candle, magnet, anchor, compass, bell,
     hourglass done, alarm clock, watch, telephone, camera, television, trophy, guitar, violin,
     trumpet, drum, soccer ball, jeans, top hat, backpack, envelope, open book, grinning face,
-    crying face, red heart, hand with fingers splayed, eye, mouth, ghost, skull, robot
-    """.split(",")
-]
+    crying face, red heart, hand with fingers splayed, eye, mouth, ghost, skull, robot""",
+)
 # Of the test split, so no adapter has been trained on a picture of one.
 EXAMPLES = ("guitar", "fish", "rocket", "sunflower", "spider", "skull", "elephant", "hamburger")
 

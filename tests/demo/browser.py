@@ -60,9 +60,7 @@ class Browser:
 
     def call(self, method: str, **arguments: object) -> dict[str, Any]:
         self._calls += 1
-        self._socket.send(
-            json.dumps({"id": self._calls, "method": method, "params": arguments})
-        )
+        self._socket.send(json.dumps({"id": self._calls, "method": method, "params": arguments}))
         while True:
             message = json.loads(self._socket.recv())
             if message.get("id") == self._calls:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 
-import demo
 import pytest
 from browser import Browser, find_browser
+
+import demo
 
 
 @pytest.fixture(scope="session")

@@ -141,7 +141,8 @@ def test_unknown_transforms_are_refused(page: Browser) -> None:
         const picture = new ImageData(9, 9);
         const other = { image_size: [8, 8], resize_mode: "longest", interpolation: "bicubic" };
         const messages = [];
-        for (const attempt of [() => modelView(picture, other), () => resize(picture, 4, 4, "box")]) {
+        const attempts = [() => modelView(picture, other), () => resize(picture, 4, 4, "box")];
+        for (const attempt of attempts) {
           try { attempt(); } catch (error) { messages.push(error.message); }
         }
         return messages;
