@@ -147,10 +147,10 @@ function showSwitch() {
 }
 
 function aboutVariant(name) {
-  const about = `${model.card.about[name] ?? "An adapter of your own"}.`;
   const adapter = model.card.adapters.find((each) => each.name === name);
-  if (!adapter) return about;
-  const size = `${about} ${sizeText(adapter.bytes)} beside the base.`;
+  if (!adapter) return `${model.card.about ?? "As trained"}.`;
+  const about = adapter.about ?? "An adapter of your own";
+  const size = `${about}. ${sizeText(adapter.bytes)} beside the base.`;
   if (!adapter.measured) return size;
   const { pictures, labels, base, on } = adapter.measured;
   return `${size} Right about ${percent(on)} of ${pictures} pictures in this look, of things that it was not trained on, among ${labels} labels; the base about ${percent(base)}.`;
@@ -296,8 +296,9 @@ async function begin() {
   model = loaded;
   const [name] = model.card.model.split("/");
   const nano = name === "nano";
-  $("about-nano").hidden = !nano;
-  $("about-other").hidden = nano;
+  for (const part of document.querySelectorAll("[data-model]")) {
+    part.hidden = (part.dataset.model === "nano") !== nano;
+  }
   $("model-name").textContent = name;
   $("credits").textContent = [
     ...examples.credits,

@@ -6,7 +6,7 @@ import * as ort from "./ort/ort.js";
 import { Tokenizer } from "./tokenizer.js";
 
 export const BASE = "base";
-const TEXTS_AT_ONCE = 32;
+const TEXTS_AT_ONCE = 16;
 
 /** The towers of one switch position, and its temperature. */
 class Variant {

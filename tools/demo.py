@@ -25,13 +25,14 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from mclip_helpers import files
+from mclip_helpers import WeightsError, files
 from mclip_helpers.export import GateError
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "demo"
 BUILT = ROOT / "build" / "demo"
 MODEL = "nano"
+BASE = "base"  # what the page calls the model without an adapter
 ADAPTERS = ("thermal", "sketch", "openmoji")
 
 RUNTIME = "onnxruntime-web@1.30.0"
@@ -69,8 +70,10 @@ def build_models(
     folder: Path, model: str = MODEL, adapters: Mapping[str, Path] | None = None
 ) -> None:
     """The part of the page that needs no npm: the model, its adapters, and example pictures."""
-    import demo_folder  # takes seconds
-
+    try:
+        import demo_folder  # takes seconds
+    except ModuleNotFoundError as error:
+        raise DemoError(f"{error}: run pip install -e '.[ship]', which brings it") from error
     if adapters is None:
         names = ADAPTERS if model == MODEL else ()
         adapters = {name: files.data_folder() / "adapters" / name for name in names}
@@ -181,14 +184,16 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
 
 def _adapter(text: str) -> tuple[str, Path]:
     name, _, folder = text.partition("=")
-    if not name.isidentifier() or not folder:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=FOLDER")
+    if not name.isidentifier() or name == BASE or not folder:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not of the form NAME=FOLDER, with a name of letters other than {BASE!r}"
+        )
     return name, Path(folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="demo.py", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=MODEL, help="a name that load_model knows")
     parser.add_argument(
         "--adapter",
@@ -205,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.build_only:
             serving = server(BUILT, options.port)  # first: a build takes longer
         build(BUILT, options.model, adapters)
-    except (DemoError, GateError, OSError, ValueError) as error:
+    except (DemoError, GateError, WeightsError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     if options.build_only:

@@ -25,6 +25,7 @@ from onnx import helper, numpy_helper
 import mclip_helpers as mh
 from mclip_helpers.export import Chain, Gate, OnnxClip
 
+OURS = mh.data_folder() / "adapters"
 BASE = "base"
 TOWERS = ("image", "text")
 SMALL = 1024  # numbers: less is not worth halving
@@ -34,14 +35,14 @@ GATE = Gate(cosine=1 - 1e-4, agreement=0.99)  # an angle of 0.8°; 11 bits of a 
 RESIZE_MODES = ("shortest", "squash")
 INTERPOLATIONS = ("bilinear", "bicubic")
 
-ABOUT = {
-    BASE: "As trained: on emoji in colour, as people draw them",
+ABOUT_NANO = "As trained: on emoji in colour, as people draw them"
+ABOUT = {  # the project's adapters
     "thermal": "Has learned false colours, as a thermal camera has them",
     "sketch": "Has learned black lines on white",
     "openmoji": "Has learned another hand’s drawings, OpenMoji’s",
 }
 LOOKS = {
-    "twemoji": "Twemoji, which the model was trained on",
+    "twemoji": "Twemoji",
     "thermal": "Thermal, computed from Twemoji",
     "sketch": "Sketch, computed from Twemoji",
     "openmoji": "OpenMoji, drawn by others",
@@ -87,15 +88,17 @@ def write_model(folder: Path, name: str, adapters: Mapping[str, Path]) -> None:
         for adapter, source in adapters.items():
             model = copy.deepcopy(clip.model)
             mh.load_adapter(model, source)
+            # What is said of the project's own adapters must not be said of others.
+            look = adapter if source.parent == OURS and adapter in ABOUT else None
             adapted = _export(
-                dataclasses.replace(clip, model=model), Path(place) / adapter, _look(adapter)
+                dataclasses.replace(clip, model=model), Path(place) / adapter, look or "twemoji"
             )
-            written.append(_write_adapter(folder, adapter, base, adapted))
+            written.append(_write_adapter(folder, adapter, look, base, adapted))
     card = {
         **{key: value for key, value in base.notes.items() if key not in ("files", "sha256")},
         "towers": towers,
         "known_tokens": _known_tokens(clip),
-        "about": {key: text for key, text in ABOUT.items() if key in (BASE, *adapters)},
+        "about": ABOUT_NANO if name == "nano" else None,
         "adapters": written,
     }
     (folder / "model.json").write_text(json.dumps(card, indent=1), encoding="utf-8")
@@ -117,11 +120,6 @@ def write_examples(folder: Path) -> None:
     names = list(dict.fromkeys(emoji.en for emoji in mh.emoji_catalogue()))
     content = {"looks": looks, "names": names, "labels": LABELS, "credits": credits}
     (folder / "examples.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-
-def _look(adapter: str) -> str:
-    """The look of an adapter of the project's, by its name; any other is tried with Twemoji."""
-    return adapter if adapter in LOOKS else "twemoji"
 
 
 def _export(clip: mh.Clip, folder: Path, look: str = "twemoji") -> OnnxClip:
@@ -173,8 +171,13 @@ def _require_possible(notes: Mapping[str, Any]) -> None:
         )
 
 
-def _write_adapter(folder: Path, name: str, base: OnnxClip, adapted: OnnxClip) -> dict[str, Any]:
-    """Write what differs from the base; returns what the page has to know of it."""
+def _write_adapter(
+    folder: Path, name: str, look: str | None, base: OnnxClip, adapted: OnnxClip
+) -> dict[str, Any]:
+    """Write what differs from the base; returns what the page has to know of it.
+
+    `look` is the one that an adapter of the project's was trained on; None for any other adapter.
+    """
     patches = {}
     for tower in TOWERS:
         patch = _difference(base.graph(tower), adapted.graph(tower))
@@ -185,7 +188,8 @@ def _write_adapter(folder: Path, name: str, base: OnnxClip, adapted: OnnxClip) -
         "patches": patches,
         "logit_scale": adapted.logit_scale,
         "bytes": sum((folder / file).stat().st_size for file in patches.values()),
-        "measured": _measured(name, base, adapted) if name in LOOKS else None,
+        "about": ABOUT[look] if look else None,
+        "measured": _measured(look, base, adapted) if look else None,
     }
 
 
