@@ -61,7 +61,9 @@ async function askOnce() {
 /** Encode the labels, some at a time, so that the page stays alive; false if it has to ask anew. */
 async function readLabels(labels, variant) {
   for await (const count of model.readTexts(labels, variant)) {
-    $("state").textContent = `Reading the labels: ${count} of ${labels.length} …`;
+    if (variant === chosen("adapter")) {
+      $("state").textContent = `Reading the labels: ${count} of ${labels.length} …`;
+    }
     await new Promise((resolve) => setTimeout(resolve));
     if (askAgain) return false;
   }
@@ -88,13 +90,15 @@ function showBars(ranking, labels) {
     return row;
   });
   $("bars").replaceChildren(...rows);
-  const rest = labels.length - best.length;
-  $("state").textContent = !labels.length
-    ? "Type some labels: the model ranks them."
-    : !picture
-      ? "Draw something, or choose a picture: the labels are ranked here."
-      : rest > 0 ? `and ${rest} more below ${percent(best.at(-1).share)}` : "";
+  $("state").textContent = stateText(best, labels.length - best.length);
   if (best.length) speak(`${chosen("adapter")}: ${best[0].label}, ${percent(best[0].share)}`);
+}
+
+function stateText(best, rest) {
+  if (best.length) return rest ? `and ${rest} more, below ${percent(best.at(-1).share)}` : "";
+  if (!picture) return "Draw something, or choose a picture: the labels are ranked here.";
+  if (!model.has(chosen("adapter"))) return "This adapter is still on its way …";
+  return "Type some labels: the model ranks them.";
 }
 
 function newRow() {
