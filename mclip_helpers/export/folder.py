@@ -16,8 +16,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from ..files import foreign, hashes, notes_hash, resolved, settle, some_of
-from ..lora.card import LICENCES, licence_of
-from ..model import Clip
+from ..lora.card import LICENCES, apple_notice, licence_of
+from ..model import Clip, is_apples
 from .tokenizer import describe_tokenizer
 
 FORMAT = 1
@@ -66,6 +66,14 @@ def write_notes(folder: Path, notes: Mapping[str, Any]) -> None:
     (folder / MODEL_FILE).write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
 
 
+def write_notice(folder: Path, notes: Mapping[str, Any], form: str) -> None:
+    """Write NOTICE, if Apple's licence asks for one; `form` is what the model was written as."""
+    name, _, weights = notes["model"].partition("/")
+    if is_apples(name, weights):
+        changed = f"{name} (weights {weights}) was written as {form}, with its adapters, if any."
+        (folder / "NOTICE").write_text(apple_notice(changed), encoding="utf-8")
+
+
 def read_notes(path: str | Path) -> dict[str, Any]:
     """What `model.json` in the folder `path` says.
 
@@ -101,7 +109,7 @@ def transform_of(notes: Mapping[str, Any]) -> Callable[[Image.Image], torch.Tens
 
 
 def refuse_foreign(path: Path) -> None:
-    """FileExistsError unless all that is at `path` is as `export_onnx` wrote it (or it is empty)."""
+    """FileExistsError unless all that is at `path` is as an export wrote it (or it is empty)."""
     if not path.is_dir():
         raise FileExistsError(f"{path} is a file, not an exported model; export to another path")
     inside = sorted(item.name for item in path.iterdir())
@@ -109,8 +117,7 @@ def refuse_foreign(path: Path) -> None:
         return
     if MODEL_FILE not in inside:
         raise FileExistsError(
-            f"{path} was not written by export_onnx, and holds {some_of(inside)}; export to "
-            f"another path"
+            f"{path} is no exported model, and holds {some_of(inside)}; export to another path"
         )
     try:
         notes = read_notes(path)
@@ -119,12 +126,12 @@ def refuse_foreign(path: Path) -> None:
         whole = False
     if not whole:
         raise FileExistsError(
-            f"{path} can't be replaced, as its {MODEL_FILE} was changed since export_onnx wrote "
-            f"it; export to another path, or delete that folder"
+            f"{path} can't be replaced, as its {MODEL_FILE} was changed since it was "
+            f"written; export to another path, or delete that folder"
         )
     others = [name for name in foreign(path, notes["files"]) if name != MODEL_FILE]
     if others:
         raise FileExistsError(
-            f"{path} holds what export_onnx did not write, or what was changed since: "
+            f"{path} holds what no export wrote, or what was changed since: "
             f"{some_of(others)}; move it away, or export to another path"
         )

@@ -31,6 +31,7 @@ INPUTS = {"image": "pixels", "text": "tokens"}  # tower → its input
 FEATURES = "features"
 MODULE = "module"
 SCOPES = "pkg.torch.onnx.name_scopes"
+IN_TOWER = "model."  # what `Tower` puts before a module's name
 
 
 class Tower(nn.Module):
@@ -64,7 +65,7 @@ def traced(model: ClipModel, tower: str, inputs: torch.Tensor) -> onnx.ModelProt
     """The graph of a tower, traced with `inputs` (N, …); N stays open unless it is 1."""
     ship_package("onnxscript")
     dynamic = {0: "N"} if len(inputs) > 1 else {}
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             Tower(model, tower).eval(),
             (inputs,),
@@ -123,13 +124,13 @@ def module_values(graph: onnx.ModelProto) -> dict[str, str]:
 def _innermost(node: onnx.NodeProto) -> str:
     """From the exporter's note: ["", "model.visual", …, "model.visual.head.fc", "linear_7"]."""
     scopes = next((note.value for note in node.metadata_props if note.key == SCOPES), "[]")
-    modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope]
-    return modules[-1].removeprefix("model.") if modules else ""
+    modules = [scope for scope in ast.literal_eval(scopes) if scope.startswith(IN_TOWER)]
+    return modules[-1].removeprefix(IN_TOWER) if modules else ""
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter speaks of its own affairs, on three channels."""
+def quiet() -> Iterator[None]:
+    """A block in which exporters and converters don't speak of their own affairs."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

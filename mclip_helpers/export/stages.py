@@ -42,7 +42,7 @@ class Stage(Protocol):
         ...
 
     def inputs(self, tower: str, items: Sequence) -> torch.Tensor:
-        """What the transform makes of pictures (N, 3, H, W), the tokenizer of texts (N, context)."""
+        """What the transform makes of pictures (N, 3, H, W), or the tokenizer of texts."""
         ...
 
     def features(self, tower: str, inputs: torch.Tensor) -> torch.Tensor:
@@ -83,7 +83,11 @@ class TorchStage:
             if isinstance(output, torch.Tensor):
                 found[name] = output.detach().float().cpu()
 
-        modules = [(n, m) for n, m in self.clip.model.named_modules() if n and not is_adapter(n)]
+        modules = [
+            (name, module)
+            for name, module in self.clip.model.named_modules()
+            if name and not is_adapter(name) and not isinstance(module, nn.Identity)
+        ]
         hooks = [m.register_forward_hook(partial(note, clean_name(n))) for n, m in modules]
         try:
             found[INPUTS[tower]] = inputs
@@ -103,6 +107,8 @@ class OnnxClip:
     def __init__(self, folder: str | Path, name: str = "ONNX"):
         self.folder, self.name = Path(folder), name
         self.notes = read_notes(folder)
+        if missing := [file for file in GRAPHS.values() if not (self.folder / file).is_file()]:
+            raise FileNotFoundError(f"{folder} has no {missing[0]}; export the model again")
         self.preprocess: Callable[[Image.Image], torch.Tensor] = transform_of(self.notes)
         self.tokenizer = read_tokenizer(self.folder, self.notes["tokenizer"])
 

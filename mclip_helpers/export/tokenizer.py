@@ -15,7 +15,7 @@ KIND = "clip-bpe"
 CLEANING = ("ftfy", "html_unescape", "html_unescape", "whitespace", "lower")
 
 
-def describe_tokenizer(tokenizer: object, context_length: int) -> dict[str, Any]:
+def describe_tokenizer(tokenizer: Any, context_length: int) -> dict[str, Any]:
     """What `model.json` says under "tokenizer". ValueError unless it is open_clip's own BPE.
 
     Token ids: those of the text between start and end, cut to the context (the last one is then the

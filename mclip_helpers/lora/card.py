@@ -93,7 +93,8 @@ def adapter_notice(name: str, weights: str) -> str:
     """`apple_notice` for an adapter of these weights."""
     return apple_notice(
         f"LoRA adapters were trained for {name} (weights {weights}). The files in this folder are "
-        f"those adapters; where there is a merged model, the adapters were added to Apple's weights."
+        f"those adapters; where there is a merged model, the adapters were added to Apple's "
+        f"weights."
     )
 
 
