@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab test rehearse colab-check compat-check endure docs address bench notebooks lint format clean
+.PHONY: help run lab demo test rehearse colab-check compat-check endure docs address bench notebooks lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,9 @@ lab: $(STAMP) ## open the series in JupyterLab
 
 test: lint ## lint, run every test and every notebook
 	$(PY) -m pytest
+
+demo: $(STAMP) ## build the page that runs the model in a browser, and serve it on this machine
+	$(PY) tools/demo.py $(ARGS)
 
 rehearse: $(STAMP) ## run every cell with the architecture of MobileCLIP2-S0, random weights
 	$(PY) tools/rehearse.py $(ARGS)
