@@ -2,7 +2,7 @@
 
 Folders mirror the notebooks, from what comes first to what uses it:
 
-    checks · files · progress · names · display → loss → data · model → lora → evaluation
+    checks · files · progress_bar · names · display → loss → data · model → lora → evaluation
         → speed → training → comparison → commands
     names · display → gradient → draw → widgets → machine
 """

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..checks import true_or_false
 from ..files import ImpossibleName, resolved
-from ..progress import progress
+from ..progress_bar import progress_bar
 from .images import FORMATS, kind_of_file, open_picture
 from .metadata import read_metadata
 from .pairs import DataError, Pair, PictureDataset, shown
@@ -43,7 +43,7 @@ def folder_dataset(folder: str | Path, *, outside: bool = False) -> PictureDatas
     metadata = _metadata_file(folder, outside)
     rows = read_metadata(metadata)
     scan = _Scan(folder, outside)
-    for row in progress(rows, "Reading pictures", "rows"):
+    for row in progress_bar(rows, "Reading pictures", "rows"):
         where = f"{metadata.name}, row {row.number}"
         if row.fault is not None:
             scan.reader.problems.append(f"{where}: {row.fault}")

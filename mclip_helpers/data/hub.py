@@ -14,7 +14,7 @@ from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
 from ..network import hub_or_cache
-from ..progress import progress
+from ..progress_bar import progress_bar
 from .images import open_picture
 from .pairs import DataError, PictureDataset
 from .reader import Reader, missing_columns, optional_package
@@ -72,7 +72,9 @@ def _read(
     except Exception as error:  # pyarrow has a type for each way in which a cast can fail
         problem = f"column {image} holds no pictures but {table.features[image]} ({error})"
         raise DataError(name, [problem]) from error
-    texts = progress(table.select_columns([text]), f"Reading {name}", "pictures", total=len(table))
+    texts = progress_bar(
+        table.select_columns([text]), f"Reading {name}", "pictures", total=len(table)
+    )
     return reader.dataset(
         reader.pair(
             f"row {row}",

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-from ..progress import progress
+from ..progress_bar import progress_bar
 from .images import open_picture
 from .pairs import Pair, PictureDataset
 from .reader import Reader, optional_package
@@ -72,7 +72,7 @@ def shard_dataset(
     image, text = _suffixes("image", image), _suffixes("text", text)
     reader = Reader(shards if isinstance(shards, str | Path) else ", ".join(map(str, shards)))
     pairs = itertools.chain.from_iterable(_pairs(path, image, text, reader) for path in paths)
-    return reader.dataset(progress(pairs, "Reading shards", "pictures"))
+    return reader.dataset(progress_bar(pairs, "Reading shards", "pictures"))
 
 
 # -------------------------------------------------------------------------------------- arguments
