@@ -19,16 +19,21 @@ import linecache
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..loss import contrastive_loss
 from . import records
 from .cards import Checked, Shown, hint_card, question_card, solution_card
 from .findings import Difference, Finding, Kind
 from .running import Outcome, run, same_code, silence
 from .values import difference, plain, shown
+
+# What the sources of exercises may use of `mh`; the package itself is not there yet.
+MH = SimpleNamespace(contrastive_loss=contrastive_loss)
 
 INPUTS = 8  # on so many inputs a program is run
 LIMIT = 5.0  # seconds for each of them
@@ -76,8 +81,9 @@ class Exercise:
     remark: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("stub", "asks", "hint_text", "remark"):  # written with lines before and after
-            object.__setattr__(self, name, getattr(self, name).strip())
+        object.__setattr__(self, "stub", self.stub.strip())
+        for name in ("asks", "hint_text", "remark"):
+            object.__setattr__(self, name, flowed(getattr(self, name)))
 
     @property
     def notebook(self) -> str:
@@ -123,6 +129,11 @@ class Exercise:
 
     def _repr_html_(self) -> str:
         return question_card(self).source
+
+
+def flowed(text: str) -> str:
+    """Paragraphs of one line each, of text in lines; an empty line is between paragraphs."""
+    return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
 
 
 # ------------------------------------------------------------------------------------ programs
@@ -171,7 +182,7 @@ class Program(Exercise):
         """The function or class that `source` defines."""
         place = f"<exercise {self.id}, {hash(source)}>"
         linecache.cache[place] = (len(source), None, source.splitlines(keepends=True), place)
-        names = {"torch": torch, "F": F, "nn": nn, "math": math, "__name__": "exercise"}
+        names = {"torch": torch, "F": F, "nn": nn, "math": math, "mh": MH, "__name__": "exercise"}
         exec(compile(source, place, "exec"), names)
         return names[self.name]  # type: ignore[return-value]
 
@@ -237,10 +248,9 @@ class Program(Exercise):
             return self._random(answer, outcomes) or Finding(Kind.RIGHT)
         for mistake, theirs in zip(self.mistakes, self.mistaken_outcomes, strict=True):
             if all(map(alike, outcomes, theirs)):
-                return replace(
-                    first, kind=Kind.MISTAKE, mistake=mistake.name, says=mistake.says
-                )
-        return self._random(answer, outcomes) or first
+                return replace(first, kind=Kind.MISTAKE, mistake=mistake.name, says=mistake.says)
+        by_chance = first.kind in (Kind.DIFFERS, Kind.GRADIENT)
+        return (self._random(answer, outcomes) if by_chance else None) or first
 
     def _random(self, answer: object, outcomes: list[Outcome]) -> Finding | None:
         """Whether a second call, with other random numbers, gives another result."""
@@ -259,9 +269,7 @@ class Program(Exercise):
             names = list(self.parameters)
         else:
             names = list(inspect.signature(self.use).parameters)[1:]
-        return tuple(
-            (name, shown(value)) for name, value in zip(names, self.drawn(k), strict=True)
-        )
+        return tuple((name, shown(value)) for name, value in zip(names, self.drawn(k), strict=True))
 
 
 def departure(mine: Outcome, expected: Outcome) -> Finding | None:
@@ -295,8 +303,13 @@ def plain_gradients(outcome: Outcome) -> tuple[object, ...]:
 def alike(one: Outcome, other: Outcome) -> bool:
     """Whether two outcomes are of the same mistake."""
     if one.error or other.error:
-        return bool(one.error and other.error and one.error.type == other.error.type)
+        return bool(one.error and other.error) and _said(one) == _said(other)
     return one.changed == other.changed and _close(one, other)
+
+
+def _said(outcome: Outcome) -> tuple[str, str]:
+    assert outcome.error is not None
+    return outcome.error.type, outcome.error.message
 
 
 def _close(one: Outcome, other: Outcome) -> bool:

@@ -45,8 +45,10 @@ FROM_FEATURES = Program(
     difficulty=2,
     minutes=10,
     asks="""
-Write the contrastive loss of N pairs from what the towers give: features that are not of length 1, and θ, the logarithm of the multiplier, as CLIP's models store it. The result is one number, through which gradients flow to all three.
-""",  # noqa: E501
+Write the contrastive loss of N pairs from what the towers give: features that are not of length
+1, and θ, the logarithm of the multiplier, as CLIP's models store it. The result is one number,
+through which gradients flow to all three.
+""",
     stub='''
 def my_contrastive_loss(
     image_features: torch.Tensor, text_features: torch.Tensor, log_scale: torch.Tensor
@@ -152,7 +154,10 @@ def my_contrastive_loss(
         Mistake(
             "softmax twice",
             "`cross_entropy` takes scores and does the softmax itself; yours is done before it.",
-            {"logits, labels": "logits.softmax(1), labels", "logits.T, labels": "logits.T.softmax(1), labels"},  # noqa: E501
+            {
+                "logits, labels": "logits.softmax(1), labels",
+                "logits.T, labels": "logits.T.softmax(1), labels",
+            },
         ),
         Mistake(
             "captions detached",
@@ -174,8 +179,9 @@ WITHOUT_SOFTMAX = Program(
     difficulty=1,
     minutes=5,
     asks="""
-Write the loss of the scores z with additions, `exp`, `log` and `sum` alone: no `softmax`, no `cross_entropy`, no `logsumexp`. It has to work for scores of several hundred, too.
-""",  # noqa: E501
+Write the loss of the scores z with additions, `exp`, `log` and `sum` alone: no `softmax`, no
+`cross_entropy`, no `logsumexp`. It has to work for scores of several hundred, too.
+""",
     stub='''
 def my_loss(z: torch.Tensor) -> torch.Tensor:
     """The contrastive loss of the scores z (N, N)."""
@@ -259,7 +265,8 @@ GRADIENT = Program(
     difficulty=2,
     minutes=10,
     asks="""
-Write the gradient of the loss with respect to the scores z, an N × N matrix, from the formula that section 10 derives. No `backward()`, no autograd.
+Write the gradient of the loss with respect to the scores z, an N × N matrix, from the formula
+that section 10 derives. No `backward()`, no autograd.
 """,
     stub='''
 def gradient_at_scores(z: torch.Tensor) -> torch.Tensor:
@@ -348,8 +355,9 @@ def theta_gradient(z: torch.Tensor, G: torch.Tensor) -> torch.Tensor:
     inputs=_scores_and_gradient,
     hint_text="z = exp(θ) · cosine, so ∂z/∂θ = z. Each score passes its share on to θ.",
     remark="""
-A positive value means that a step against the gradient lowers θ: the model would become less sure. It is the slope of the curves in section 8 where the dashed line crosses them.
-""",  # noqa: E501
+A positive value means that a step against the gradient lowers θ: the model would become less
+sure. It is the slope of the curves in section 8 where the dashed line crosses them.
+""",
     mistakes=(
         Mistake(
             "mean instead of sum",
@@ -401,7 +409,8 @@ THROUGH_LENGTH = Program(
     difficulty=3,
     minutes=15,
     asks="""
-The gradient g has arrived at the unit vectors u = x / ‖x‖. Carry it on to x: take the part along u away, and divide by the length.
+The gradient g has arrived at the unit vectors u = x / ‖x‖. Carry it on to x: take the part
+along u away, and divide by the length.
 """,
     stub='''
 def through_normalising(g: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -474,8 +483,10 @@ TWINS = Program(
     difficulty=2,
     minutes=10,
     asks="""
-Change the loss so that it leaves false negatives out: where pairs i and j differ but share a group, caption j is not among the choices of picture i, and picture i not among those of caption j.
-""",  # noqa: E501
+Change the loss so that it leaves false negatives out: where pairs i and j differ but share a
+group, caption j is not among the choices of picture i, and picture i not among those of caption
+j.
+""",
     stub='''
 def forgiving_loss(z: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     """The contrastive loss of the scores z (N, N), twins left out; `groups` has N numbers."""
@@ -497,8 +508,9 @@ def forgiving_loss(z: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
         "diagonal!"
     ),
     remark="""
-This loss and `DistinctBatches` solve the same problem. With `DistinctBatches` the loss remains the plain one, and no training loop has to change.
-""",  # noqa: E501
+This loss and `DistinctBatches` solve the same problem. With `DistinctBatches` the loss remains
+the plain one, and no training loop has to change.
+""",
     mistakes=(
         Mistake(
             "twins still count",
@@ -524,13 +536,19 @@ This loss and `DistinctBatches` solve the same problem. With `DistinctBatches` t
             "pictures only",
             "Pictures no longer see their twins' captions; captions still see their twins' "
             "pictures.",
-            {"z = z.masked": "masked = z.masked", "F.cross_entropy(z, labels)": "F.cross_entropy(masked, labels)"},  # noqa: E501
+            {
+                "z = z.masked": "masked = z.masked",
+                "F.cross_entropy(z, labels)": "F.cross_entropy(masked, labels)",
+            },
         ),
         Mistake(
             "captions only",
             "Captions no longer see their twins' pictures; pictures still see their twins' "
             "captions.",
-            {"z = z.masked": "masked = z.masked", "F.cross_entropy(z.T, labels)": "F.cross_entropy(masked.T, labels)"},  # noqa: E501
+            {
+                "z = z.masked": "masked = z.masked",
+                "F.cross_entropy(z.T, labels)": "F.cross_entropy(masked.T, labels)",
+            },
         ),
         Mistake(
             "all but the twins are masked",
@@ -541,24 +559,24 @@ This loss and `DistinctBatches` solve the same problem. With `DistinctBatches` t
             "targets shared among the twins",
             "You give twins a share of the target, which is another loss (and a good one: "
             "`classes=` of `mh.contrastive_loss`). Here they should not be among the choices.",
-            '''
+            """
 def forgiving_loss(z: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     same = (groups[:, None] == groups[None, :]).float()
     targets = same / same.sum(dim=1, keepdim=True)
     return (F.cross_entropy(z, targets) + F.cross_entropy(z.T, targets)) / 2
-''',
+""",
         ),
         Mistake(
             "twins dropped from the batch",
             "You drop all but the first of each group. Then the others' captions teach nothing: "
             "only the twins' own crossing is to be left out.",
-            '''
+            """
 def forgiving_loss(z: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     first = [i for i, g in enumerate(groups.tolist()) if g not in groups[:i].tolist()]
     z = z[first][:, first]
     labels = torch.arange(len(z))
     return (F.cross_entropy(z, labels) + F.cross_entropy(z.T, labels)) / 2
-''',
+""",
         ),
     ),
 )
@@ -569,8 +587,9 @@ LOGS = Question(
     difficulty=3,
     minutes=10,
     asks="""
-Three colleagues train with batches of 64 and ask the same: "Why doesn't my loss fall?" Their logs say 4.16, 0.00 and 2.08 from the first step to the last. What does each log say?
-""",  # noqa: E501
+Three colleagues train with batches of 64 and ask the same: "Why doesn't my loss fall?" Their
+logs say 4.16, 0.00 and 2.08 from the first step to the last. What does each log say?
+""",
     stub='answer = {"4.16": "?", "0.00": "?", "2.08": "?"}',
     right={"4.16": "knows nothing", "0.00": "one choice", "2.08": "pieces of 8"},
     choices={
@@ -582,8 +601,11 @@ Three colleagues train with batches of 64 and ask the same: "Why doesn't my loss
     },
     hint_text="For each number, look for the size of a batch whose logarithm it is.",
     remark="""
-4.16 = ln 64: are all captions the same, or all features? 0.00 = ln 1: nothing to tell apart. 2.08 = ln 8: the batch of 64 is cut into pieces of 8 somewhere (devices that don't gather, micro-batches) and the model knows nothing, or each caption occurs eight times, and the floor is reached.
-""",  # noqa: E501
+4.16 = ln 64: are all captions the same, or all features? 0.00 = ln 1: nothing to tell apart.
+2.08 = ln 8: the batch of 64 is cut into pieces of 8 somewhere (devices that don't gather,
+micro-batches) and the model knows nothing, or each caption occurs eight times, and the floor is
+reached.
+""",
     mistakes=(
         Wrong(
             "ln 64 taken for being wrong",

@@ -107,9 +107,7 @@ def _content(value: object) -> object:
     return plain(value)
 
 
-def _gradients(
-    result: object, inputs: Sequence[object]
-) -> tuple[torch.Tensor | None, ...] | None:
+def _gradients(result: object, inputs: Sequence[object]) -> tuple[torch.Tensor | None, ...] | None:
     """The gradient of a weighted sum of all that is in the result, for each input that wants one.
 
     The weights differ from entry to entry, so that no two errors cancel.

@@ -6,7 +6,17 @@ from collections import Counter
 from dataclasses import dataclass
 
 from ..display import ShownAsPicture
-from . import nb03_loss, records
+from . import (
+    nb01_load,
+    nb02_lora,
+    nb03_loss,
+    nb04_gradient,
+    nb05_train,
+    nb06_tool,
+    nb07_fast,
+    nb08_ship,
+    records,
+)
 from .exercise import Exercise
 from .findings import Kind
 from .records import DamagedRecords, Record
@@ -25,7 +35,16 @@ NOTEBOOKS = {
 
 EXERCISES: dict[str, Exercise] = {
     e.id: e
-    for module in (nb03_loss,)
+    for module in (
+        nb01_load,
+        nb02_lora,
+        nb03_loss,
+        nb04_gradient,
+        nb05_train,
+        nb06_tool,
+        nb07_fast,
+        nb08_ship,
+    )
     for e in module.EXERCISES
 }
 

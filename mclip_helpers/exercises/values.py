@@ -49,8 +49,10 @@ def difference(mine: object, expected: object, part: str = "") -> Difference | N
     if mine is None and expected is not None:
         return found(Kind.NOTHING)
     if isinstance(expected, torch.Tensor):
-        return _tensors(mine, expected, found) if isinstance(mine, torch.Tensor) else (
-            found(Kind.SHAPE if isinstance(mine, tuple) else Kind.TYPE)
+        return (
+            _tensors(mine, expected, found)
+            if isinstance(mine, torch.Tensor)
+            else (found(Kind.SHAPE if isinstance(mine, tuple) else Kind.TYPE))
         )
     if isinstance(expected, dict):
         if not isinstance(mine, dict):
@@ -76,8 +78,10 @@ def difference(mine: object, expected: object, part: str = "") -> Difference | N
     if isinstance(expected, str):
         if not isinstance(mine, str):
             return found(Kind.TYPE)
-        return None if mine.strip().casefold() == expected.strip().casefold() else (
-            found(Kind.DIFFERS)
+        return (
+            None
+            if mine.strip().casefold() == expected.strip().casefold()
+            else (found(Kind.DIFFERS))
         )
     try:
         same = bool(mine == expected)
@@ -128,6 +132,8 @@ def shown(value: object) -> str:
         return _numbers(value.detach().cpu().tolist())
     if isinstance(value, torch.nn.Module):
         return type(value).__name__
+    if isinstance(value, torch.autograd.graph.Node):
+        return value.name().rpartition("::")[2]
     if isinstance(value, Mapping):
         inside = ", ".join(f"{key}: {shown(part)}" for key, part in value.items())
         return _cut(f"{{{inside}}}")
