@@ -17,9 +17,9 @@ def _doublings(k: int) -> tuple[Node, Node]:
     """
     s = torch.ones(1, requires_grad=True)
     other = torch.ones(1, requires_grad=True)
-    y = s * other
+    y = s * other if k % 2 else other * s
     for i in range(40 if k == 5 else k):
-        y = y.exp() + y.sin() if i % 2 else y * y + s + other
+        y = y.exp() + y.sin() if i % 2 else y * y + other + s
     if k == 0:
         y = s.exp()
     node = y.grad_fn
