@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -16,13 +17,24 @@ def _layer(k: int) -> tuple[nn.Linear, int, float, torch.Tensor]:
     return layer, 2 + k % 2, 3.0 + k, torch.randn(4, 3 + k)
 
 
+@contextmanager
+def uninitialised_is_nan() -> Iterator[None]:
+    """A block in which `torch.empty` holds NaN, and not what happened to be in memory."""
+    was = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was)
+
+
 def use_layer(
     answer: Callable, base: nn.Linear, rank: int, alpha: float, x: torch.Tensor
 ) -> dict[str, object]:
     """What is asked of a LoRA layer: fresh, filled with numbers, and after a backward pass."""
-    torch.manual_seed(0)
     plain = base(x).detach()
-    layer = answer(base, rank, alpha)
+    with uninitialised_is_nan():
+        layer = answer(base, rank, alpha)
     trained = [p for p in layer.parameters() if p.requires_grad]
     fresh = layer(x)
     if fresh is None:
@@ -33,6 +45,7 @@ def use_layer(
         "shape of B": tuple(layer.B.shape),
         "fresh output minus that of the layer": fresh - plain,
         "A is all zeros": not layer.A.any(),
+        "A has a number everywhere": bool(layer.A.isfinite().all()),
     }
     with torch.no_grad():
         layer.A.copy_(torch.linspace(-1, 1, layer.A.numel()).view_as(layer.A))
@@ -159,6 +172,12 @@ the other a gradient to begin with? Either would; LoRA takes B.
             "A zero as well",
             "A and B both start at zero. Each gets its gradient through the other: who begins?",
             {"nn.init.kaiming_uniform_(self.A, a=5**0.5)": "nn.init.zeros_(self.A)"},
+        ),
+        Mistake(
+            "A never filled",
+            "`torch.empty` only reserves memory: what is in there is whatever was there before. "
+            "Who fills A?",
+            {"        nn.init.kaiming_uniform_(self.A, a=5**0.5)\n": ""},
         ),
         Mistake(
             "A and B exchanged",

@@ -17,7 +17,7 @@ def _doublings(k: int) -> tuple[Node, Node]:
     """
     s = torch.ones(1, requires_grad=True)
     other = torch.ones(1, requires_grad=True)
-    y = s * other if k % 2 else other * s
+    y = 2 * s * other if k % 2 else other * s  # the 2 wants no gradient: None stands for it
     for i in range(40 if k == 5 else k):
         y = y.exp() + y.sin() if i % 2 else y * y + other + s
     if k == 0:
@@ -45,7 +45,7 @@ def _shortcuts(k: int) -> tuple[Node, torch.Tensor]:
     h = 2 * first
     for _ in range(k):
         h = h.exp().sin() + h  # the block comes first, the shortcut second
-    h = (h * second).sigmoid()
+    h = 3 * (h * second).sigmoid()  # the 3 wants no gradient: None stands for it
     loss = h.sum() if k % 2 else h.mean().log()
     assert loss.grad_fn is not None
     return loss.grad_fn, first if k != 1 else second

@@ -61,7 +61,9 @@ def use_step(
     if any(loss is None for loss in losses):
         return {"loss of each step": None}
     return {
-        "loss of each step": [float(loss) for loss in losses],
+        "loss of each step": [
+            float(x.detach() if isinstance(x, torch.Tensor) else x) for x in losses
+        ],
         "gradients that arrived": arrived[0],
         "steps of the optimizer": optimizer.steps,
         "gradients that the optimizer found": optimizer.found,

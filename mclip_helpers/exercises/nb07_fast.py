@@ -84,8 +84,9 @@ def _convolution(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """A kernel without a bias, and the four vectors of the batch norm behind it."""
     out = 3 + k % 3
-    kernel = torch.randn(out, 3, 2, 2)
-    return kernel, torch.randn(out), torch.rand(out) + 0.01, torch.randn(out), torch.randn(out)
+    var = torch.rand(out)
+    var[0] = 2e-5  # a channel that hardly varies: there ε counts
+    return torch.randn(out, 3, 2, 2), torch.randn(out), var, torch.randn(out), torch.randn(out)
 
 
 CACHED = Program(
@@ -400,6 +401,16 @@ def folded(
             "no square root",
             "You divide by the variance. The formula divides by its root.",
             {".sqrt()": ""},
+        ),
+        Mistake(
+            "ε left out",
+            "A channel that hardly varies gets too large a factor: what is added to the variance?",
+            {"(var + 1e-5)": "var"},
+        ),
+        Mistake(
+            "ε outside the root",
+            "ε is added to the variance, under the root.",
+            {"(var + 1e-5).sqrt()": "(var.sqrt() + 1e-5)"},
         ),
         Mistake(
             "gamma left out",

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dis
 import inspect
 import io
 import linecache
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
-from types import CodeType
+from types import FunctionType
 
 import torch
 
@@ -72,14 +73,18 @@ def run(
 def _within(limit: float, call: Callable[[], Outcome], files: set[str]) -> Outcome:
     """What `call()` returns, in a thread that is given `limit` seconds."""
     outcomes: list[Outcome] = []
+    ended = threading.Event()
 
     def target() -> None:
-        try:
-            outcomes.append(call())
-        except TimeIsOver:
-            pass
-        except BaseException as error:  # also SystemExit and what a learner makes up
-            outcomes.append(Outcome(error=_described(error, files)))
+        with contextlib.suppress(TimeIsOver):  # it may be told twice
+            try:
+                outcomes.append(call())
+            except TimeIsOver:
+                pass
+            except BaseException as error:  # also SystemExit and what a learner makes up
+                outcomes.append(Outcome(error=described(error, files)))
+            finally:
+                ended.set()
 
     thread = threading.Thread(target=target, daemon=True)
     thread.start()
@@ -87,17 +92,17 @@ def _within(limit: float, call: Callable[[], Outcome], files: set[str]) -> Outco
         thread.join(limit)
     finally:  # with Ctrl-C, too, it must not run on
         if thread.is_alive():
-            _stop(thread)
+            _stop(thread, ended)
     return outcomes[0] if outcomes else Outcome(seconds_over=limit)
 
 
-def _stop(thread: threading.Thread) -> None:
+def _stop(thread: threading.Thread, ended: threading.Event) -> None:
     assert thread.ident is not None
-    ends = time.monotonic() + GRACE
-    while thread.is_alive() and time.monotonic() < ends:  # again, if the code caught it
+    until = time.monotonic() + GRACE
+    while not ended.is_set() and time.monotonic() < until:  # again, if the code caught it
         exception = ctypes.py_object(TimeIsOver)
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), exception)
-        thread.join(0.05)
+        ended.wait(0.05)
 
 
 def _content(value: object) -> object:
@@ -139,33 +144,33 @@ def silence() -> Iterator[None]:
         yield
 
 
-def codes(answer: object) -> list[CodeType]:
-    """The code of a function, or of each method of a class, in their order."""
+def functions_of(answer: object) -> list[FunctionType]:
+    """A function, the one inside a partial or a method, or each method of a class."""
     if inspect.isclass(answer):
-        functions = [f for f in vars(answer).values() if inspect.isfunction(f)]
-    else:
-        unwrapped = inspect.unwrap(answer) if callable(answer) else answer
-        functions = [f for f in [getattr(unwrapped, "func", unwrapped)] if inspect.isfunction(f)]
-    return [function.__code__ for function in functions]
+        return [f for f in vars(answer).values() if inspect.isfunction(f)]
+    inside = inspect.unwrap(answer) if callable(answer) else answer
+    inside = getattr(inside, "func", inside)
+    inside = getattr(inside, "__func__", inside)
+    return [inside] if inspect.isfunction(inside) else []
 
 
 def same_code(one: object, other: object) -> bool:
     """Whether two functions or classes do literally the same, comments and docstrings aside."""
 
-    def form(answer: object) -> list[tuple]:
+    def form(answer: object) -> list[list[tuple[str, str]]]:
         return [
-            (c.co_code, c.co_names, [x for x in c.co_consts if not isinstance(x, str)])
-            for c in codes(answer)
+            [(step.opname, step.argrepr) for step in dis.get_instructions(function)]
+            for function in functions_of(answer)
         ]
 
-    return bool(codes(one)) and form(one) == form(other)
+    return bool(functions_of(one)) and form(one) == form(other)
 
 
 def _files_of(answer: object) -> set[str]:
-    return {code.co_filename for code in codes(answer)}
+    return {function.__code__.co_filename for function in functions_of(answer)}
 
 
-def _described(error: BaseException, files: set[str]) -> Error:
+def described(error: BaseException, files: Container[str] = ()) -> Error:
     """The exception, with the last line of the learner's code on the way to it."""
     line, file = None, ""
     trace = error.__traceback__
