@@ -1,7 +1,7 @@
 """Exercises that know what went wrong.
 
-exercise   the form: what is asked, the solution, the known mistakes, and how an answer is checked
-nb01_load… the exercises of each notebook
+forms      what an exercise is, and how an answer is checked
+nb00_start… the exercises of each notebook
 series     all of them by number, and where the learner stands
 findings   what a check found, as data; words: as sentences; cards: as shown
 values     whether two results say the same
@@ -10,8 +10,8 @@ records    the one file in which the outcome of each check is counted
 """
 
 from .cards import Checked
-from .exercise import Exercise, Mistake, Program, Question, Wrong
 from .findings import Finding, Kind
+from .forms import Exercise, Mistake, Program, Question, Wrong
 from .records import DamagedRecords, Record
 from .series import EXERCISES, NOTEBOOKS, Progress, exercise, progress
 

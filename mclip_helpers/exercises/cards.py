@@ -21,10 +21,17 @@ MONOSPACED = "ui-monospace,SFMono-Regular,Menlo,Consolas,monospace"
 class Asked(Protocol):
     """What a card needs to know of an exercise."""
 
-    id: str
-    title: str
-    minutes: int
-    asks: str
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def minutes(self) -> int: ...
+
+    @property
+    def asks(self) -> str: ...
 
     @property
     def stars(self) -> str: ...

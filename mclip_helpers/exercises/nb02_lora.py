@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from .exercise import Mistake, Program, Question, Wrong
+from .forms import Mistake, Program, Question, Wrong
 
 
 def _layer(k: int) -> tuple[nn.Linear, int, float, torch.Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .exercise import Mistake, Program, Question, Wrong
+from .forms import Mistake, Program, Question, Wrong
 
 
 def _pairs(k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

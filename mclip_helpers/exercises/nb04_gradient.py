@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.autograd.graph import Node
 
-from .exercise import Mistake, Program, Question, Wrong
+from .forms import Mistake, Program, Question, Wrong
 
 
 def _doublings(k: int) -> tuple[Node, Node]:

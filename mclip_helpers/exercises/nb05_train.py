@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from .exercise import Mistake, Program, Question, Wrong
+from .forms import Mistake, Program, Question, Wrong
 
 STEPS = 3
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..loss import contrastive_loss
-from .exercise import Mistake, Program, Question, Wrong
+from .forms import Mistake, Program, Question, Wrong
 
 
 def _tower_and_batch(k: int) -> tuple[nn.Linear, torch.Tensor, torch.Tensor, int]:

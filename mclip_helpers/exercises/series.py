@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..display import ShownAsPicture
 from . import (
+    nb00_start,
     nb01_load,
     nb02_lora,
     nb03_loss,
@@ -17,8 +18,8 @@ from . import (
     nb08_ship,
     records,
 )
-from .exercise import Exercise
 from .findings import Kind
+from .forms import Exercise
 from .records import DamagedRecords, Record
 
 NOTEBOOKS = {
@@ -36,6 +37,7 @@ NOTEBOOKS = {
 EXERCISES: dict[str, Exercise] = {
     e.id: e
     for module in (
+        nb00_start,
         nb01_load,
         nb02_lora,
         nb03_loss,

@@ -123,7 +123,7 @@ def _tensors(mine: torch.Tensor, expected: torch.Tensor, found) -> Difference | 
 def _as_set(several: object) -> frozenset:
     try:
         items = several.tolist() if isinstance(several, torch.Tensor) else several
-        return frozenset(items)  # type: ignore[arg-type]
+        return frozenset(items)  # type: ignore[call-overload]
     except TypeError:  # of what can't be in a set
         return frozenset()
 
