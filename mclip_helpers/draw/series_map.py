@@ -25,13 +25,13 @@ def series_map(progress: Progress) -> Chart:
     """The notebooks along a trail. A ring closes as exercises are solved; a dot is an exercise."""
     places = [_place(i) for i in range(len(NOTEBOOKS))]
     rows = math.ceil(len(NOTEBOOKS) / IN_A_ROW)
-    width, height = APART * (IN_A_ROW - 1) + 3.6, ROW * (rows - 1) + 2.9
+    width, height = APART * (IN_A_ROW - 1) + 3.6, ROW * (rows - 1) + 2.75
     figure = Chart(figsize=(0.92 * width, 0.92 * height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_aspect("equal")
     axes.set_axis_off()
     axes.set_xlim(-1.8, width - 1.8)
-    axes.set_ylim(-ROW * (rows - 1) - 1.55, 1.35)
+    axes.set_ylim(-ROW * (rows - 1) - 1.35, 1.4)
 
     _trail(axes, places, VACANT, 7)
     done = [_complete(progress, notebook) for notebook in NOTEBOOKS]
@@ -44,9 +44,10 @@ def series_map(progress: Progress) -> Chart:
     top = f"{solved} of {all_of_them} exercises are solved"
     axes.text(-1.45, 1.12, top, fontsize=12.5, weight="bold", color=INK, va="center")
     _key(axes, width - 2.15, 1.12)
-    if progress.trouble:
-        trouble = escaped(progress.trouble)
-        axes.text(-1.45, 0.86, trouble, fontsize=7.5, color=COLOURS["text"], va="center")
+    below, ink = progress.trouble, COLOURS["text"]
+    if not below and progress.next is not None:
+        below, ink = f"Next: {progress.next.id} · {progress.next.title}", QUIET
+    axes.text(-1.45, 0.84, escaped(below), fontsize=8.5, color=ink, va="center")
     return figure
 
 
@@ -70,7 +71,7 @@ def _trail(axes: Axes, places: list[tuple[float, float]], colour: str, wide: flo
             middle = (x + to_x) / 2
             points += [(middle, y + 0.22), (middle, y - 0.22), (to_x, to_y)]
         else:
-            out = 1.25 if x > APART else -1.25
+            out = 1.95 if x > APART else -1.95
             points += [(x + out, y - 0.1), (to_x + out, to_y + 0.1), (to_x, to_y)]
         codes += [Path.CURVE4] * 3
     line = Path(points, codes)

@@ -80,6 +80,11 @@ class Progress(ShownAsPicture):
         """The ids of exercises that were checked, and are not solved yet."""
         return {r.exercise for r in self.records} & EXERCISES.keys() - self.solved
 
+    @property
+    def next(self) -> Exercise | None:
+        """The first exercise that is not solved; None if all are."""
+        return next((e for e in EXERCISES.values() if e.id not in self.solved), None)
+
     def of(self, notebook: str) -> tuple[int, int]:
         """How many of a notebook's exercises are solved, and how many there are."""
         ids = [e.id for e in EXERCISES.values() if e.notebook == notebook]
