@@ -115,10 +115,12 @@ class Exercise:
     def check(self, answer: object = None) -> Checked:
         """Compare an answer with the solution and with the known mistakes, and note the outcome.
 
-        Never raises because of the answer. `.finding` of the result has it as data.
+        Never raises because of the answer. `.finding` of the result has it as data. "Not yet" is
+        no attempt, and not noted: a notebook that is run as a whole leaves no trace.
         """
         found = self.finding(answer)
-        trouble = records.note(self.id, found.kind, found.mistake)
+        attempt = found.kind is not Kind.NOT_YET
+        trouble = records.note(self.id, found.kind, found.mistake) if attempt else ""
         remark = self.remark if found.is_right else ""
         return Checked(self.id, self.title, found, remark, trouble)
 

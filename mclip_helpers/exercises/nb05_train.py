@@ -488,4 +488,97 @@ This is where to begin, and no law: try it. `PIL.ImageOps` has `invert`, `mirror
     ),
 )
 
-EXERCISES = (STEP, RECALL, CHOICE, FORGOTTEN, LOOKS)
+WORDS = Question(
+    id="05.6",
+    title="What an adapter can't do there",
+    difficulty=3,
+    minutes=15,
+    asks="""
+Three experiments: a sketch with adapters on the first layers; thermal pictures with an adapter on the
+text tower; and Korean names, which `nano` has never read, with an adapter on the text tower. Each
+gains less than another way does. Why?
+""",
+    stub="""
+answer = {
+    "sketch, adapters on the first layers": "?",
+    "thermal pictures, adapter on the text tower": "?",
+    "Korean names, adapter on the text tower": "?",
+}
+""",
+    right={
+        "sketch, adapters on the first layers": "shapes changed",
+        "thermal pictures, adapter on the text tower": "one caption, two looks",
+        "Korean names, adapter on the text tower": "rows of zeros",
+    },
+    choices={
+        "shapes changed": "more than colour has to be read anew",
+        "one caption, two looks": "this tower can't see what tells the two apart",
+        "rows of zeros": "what comes in is the same for all, and no layer above can tell it apart",
+        "rank too low": "more directions would do it",
+        "too few epochs": "a longer training would do it",
+    },
+    hint_text="""
+For each, ask what reaches the layers that can learn. `clip.unknown_tokens("고양이")` says what the
+token table knows of a word.
+""",
+    remark="""
+Try them: `LOOK = "sketch"`; `targets="text"`; `mh.emoji_dataset("twemoji", "train", language="ko")`.
+For the third, set `clip.model.text.token_embedding.weight.requires_grad_(True)` after `inject_lora`:
+then each token of the train split can get a row of its own.
+""",
+    mistakes=(
+        Wrong(
+            "sketch: blamed on the rank",
+            "More directions in the same layers read the same kind of thing. What did a sketch "
+            "take away?",
+            "rank too low",
+            "sketch, adapters on the first layers",
+        ),
+        Wrong(
+            "sketch: blamed on the epochs",
+            "Each way had the same tries at rates and epochs. What did a sketch take away?",
+            "too few epochs",
+            "sketch, adapters on the first layers",
+        ),
+        Wrong(
+            "thermal words: blamed on the rank",
+            "At any rank: what of the picture does the text tower see?",
+            "rank too low",
+            "thermal pictures, adapter on the text tower",
+        ),
+        Wrong(
+            "thermal words: blamed on the epochs",
+            "However long it trains: what of the picture does the text tower see?",
+            "too few epochs",
+            "thermal pictures, adapter on the text tower",
+        ),
+        Wrong(
+            "thermal words: blamed on the tokens",
+            "These captions are English, and `nano` knows their words. What does it not know of "
+            "the picture that they belong to?",
+            "rows of zeros",
+            "thermal pictures, adapter on the text tower",
+        ),
+        Wrong(
+            "Korean: blamed on the rank",
+            "Two words come in with the same numbers. At which rank do they come out apart?",
+            "rank too low",
+            "Korean names, adapter on the text tower",
+        ),
+        Wrong(
+            "Korean: blamed on the epochs",
+            "Two words come in with the same numbers. When do they come out apart?",
+            "too few epochs",
+            "Korean names, adapter on the text tower",
+        ),
+        Wrong(
+            "Korean: blamed on the looks",
+            "There is one look here, and it is an old one. What comes in for a word that was never "
+            "met?",
+            "one caption, two looks",
+            "Korean names, adapter on the text tower",
+        ),
+    ),
+)
+
+EXERCISES = (STEP, RECALL, CHOICE, FORGOTTEN, LOOKS, WORDS)

@@ -37,7 +37,7 @@ def sentences(finding: Finding) -> list[str]:
     """What a finding says, a line for each thought."""
     lines = [_main(finding)]
     if finding.parts_right and finding.kind is not Kind.RIGHT:
-        lines.append("{} of {} parts are right so far.".format(*finding.parts_right))
+        lines.append("Right so far: {} of {} parts.".format(*finding.parts_right))
     if finding.difference and finding.kind not in (Kind.RANDOM, Kind.GRADIENT):
         lines += _side_by_side(finding.difference)
     if finding.inputs:

@@ -317,7 +317,7 @@ def test_parts_of_a_question():
     found = check({"Anna": "Detached ", "Ben": "?", "Carla": "?"})
     assert found.kind is Kind.NOT_YET and found.names == ("Ben", "Carla")
     assert found.parts_right == (1, 3)
-    assert sentences(found) == ["Still open: Ben, Carla.", "1 of 3 parts are right so far."]
+    assert sentences(found) == ["Still open: Ben, Carla.", "Right so far: 1 of 3 parts."]
     found = check({"Anna": "detached", "Ben": "detatched", "Carla": "?"})
     assert found.kind is Kind.NO_CHOICE and "'detatched'" not in sentences(found)[0]
     assert "Ben: detatched is not among the choices: detached, never called" in sentences(found)[0]
