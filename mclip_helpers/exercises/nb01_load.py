@@ -356,16 +356,12 @@ Are pictures and texts in different regions of the space? Subtract from each sid
 so that both clouds have the same centre, and return both with rows of length 1 again.
 """,
     stub='''
-def without_gap(
-    pictures: torch.Tensor, texts: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def without_gap(pictures: torch.Tensor, texts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Both (N, D), each around its own mean, with rows of length 1."""
     ...  # your lines here
 ''',
     solved='''
-def without_gap(
-    pictures: torch.Tensor, texts: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def without_gap(pictures: torch.Tensor, texts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Both (N, D), each around its own mean, with rows of length 1."""
     pictures = pictures - pictures.mean(dim=0)
     texts = texts - texts.mean(dim=0)

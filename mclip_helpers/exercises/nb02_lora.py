@@ -108,8 +108,7 @@ class MyLoRALinear(nn.Module):
         super().__init__()
         ...  # your lines here
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        ...  # your line here
+    def forward(self, x: torch.Tensor) -> torch.Tensor: ...  # your line here
 ''',
     solved='''
 class MyLoRALinear(nn.Module):

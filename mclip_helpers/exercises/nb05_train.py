@@ -494,9 +494,9 @@ WORDS = Question(
     difficulty=3,
     minutes=15,
     asks="""
-Three experiments: a sketch with adapters on the first layers; thermal pictures with an adapter on the
-text tower; and Korean names, which `nano` has never read, with an adapter on the text tower. Each
-gains less than another way does. Why?
+Three experiments: a sketch with adapters on the first layers; thermal pictures with an adapter on
+the text tower; and Korean names, which `nano` has never read, with an adapter on the text tower.
+Each gains less than another way does. Why?
 """,
     stub="""
 answer = {
@@ -522,8 +522,8 @@ For each, ask what reaches the layers that can learn. `clip.unknown_tokens("ê³ ì
 token table knows of a word.
 """,
     remark="""
-Try them: `LOOK = "sketch"`; `targets="text"`; `mh.emoji_dataset("twemoji", "train", language="ko")`.
-For the third, set `clip.model.text.token_embedding.weight.requires_grad_(True)` after `inject_lora`:
+Try them: `LOOK = "sketch"`, `targets="text"`, `mh.emoji_dataset("twemoji", "train", "ko")`.
+For the third, set `clip.model.text.token_embedding.weight.requires_grad_(True)` after injecting:
 then each token of the train split can get a row of its own.
 """,
     mistakes=(

@@ -154,16 +154,12 @@ for
 both models.
 """,
     stub='''
-def interval(
-    old: torch.Tensor, new: torch.Tensor, drawn: torch.Tensor
-) -> tuple[float, float]:
+def interval(old: torch.Tensor, new: torch.Tensor, drawn: torch.Tensor) -> tuple[float, float]:
     """(low, high) of mean(new) − mean(old), from hits (N,) and the draws (resamples, N)."""
     ...  # your lines here
 ''',
     solved='''
-def interval(
-    old: torch.Tensor, new: torch.Tensor, drawn: torch.Tensor
-) -> tuple[float, float]:
+def interval(old: torch.Tensor, new: torch.Tensor, drawn: torch.Tensor) -> tuple[float, float]:
     """(low, high) of mean(new) − mean(old), from hits (N,) and the draws (resamples, N)."""
     differences = (new - old)[drawn].mean(dim=1)
     return differences.quantile(0.025).item(), differences.quantile(0.975).item()

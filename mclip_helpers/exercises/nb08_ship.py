@@ -114,16 +114,12 @@ On a phone or a page, nobody has `clip.preprocess`: it is written once more. Tur
 divided by the standard deviation, for each colour.
 """,
     stub='''
-def to_tensor(
-    pixels: torch.Tensor, mean: list[float], std: list[float]
-) -> torch.Tensor:
+def to_tensor(pixels: torch.Tensor, mean: list[float], std: list[float]) -> torch.Tensor:
     """(3, H, W) floating-point numbers from bytes (H, W, 3): red, green, blue."""
     ...  # your lines here
 ''',
     solved='''
-def to_tensor(
-    pixels: torch.Tensor, mean: list[float], std: list[float]
-) -> torch.Tensor:
+def to_tensor(pixels: torch.Tensor, mean: list[float], std: list[float]) -> torch.Tensor:
     """(3, H, W) floating-point numbers from bytes (H, W, 3): red, green, blue."""
     numbers = pixels.float() / 255
     return ((numbers - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1)

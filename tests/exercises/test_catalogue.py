@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +94,15 @@ def test_there_are_enough_of_them():
     assert all(notebooks.count(f"0{i}") >= 3 for i in range(1, 9))
     assert len(ALL) >= 24
     assert sum(len(e.mistakes) for e in ALL) >= 150
+
+
+def test_stubs_and_solutions_are_formatted_as_the_notebooks_are(tmp_path: Path):
+    for exercise in ALL:
+        sources = {"stub": exercise.stub}
+        if isinstance(exercise, Program):
+            sources["solution"] = exercise.solved
+        for what, source in sources.items():
+            (tmp_path / f"{exercise.id} {what}.py").write_text(f"{source}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "ruff", "format", "--check", "--line-length", "100", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
