@@ -11,7 +11,7 @@ from .findings import Difference, Kind
 
 # Sums in another order differ by about 1e-6; a wrong formula differs by more than this.
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
-MOST_SHOWN = 12  # numbers of a tensor that are written out
+MOST_SHOWN = 16  # numbers of a tensor that are written out
 
 
 def plain(value: object) -> object:
