@@ -26,6 +26,7 @@ class Kind(StrEnum):
     TOO_LONG = "too long"
     PARAMETERS = "parameters"
     NOT_A_FUNCTION = "not a function"
+    NOT_ALLOWED = "not allowed"  # it uses what it was to do without
     PARTS = "parts missing"  # a question has parts, and this answer is of another form
     NO_CHOICE = "no choice"  # a question has choices, and this is none of them
 

@@ -29,7 +29,7 @@ from ..loss import contrastive_loss
 from . import records
 from .cards import Checked, Shown, hint_card, question_card, solution_card
 from .findings import Difference, Finding, Kind
-from .running import Outcome, described, run, same_code, silence
+from .running import Outcome, described, names_in, run, same_code, silence
 from .values import difference, plain, shown
 
 # What the sources of exercises may use of `mh`; the package itself is not there yet.
@@ -37,6 +37,7 @@ MH = SimpleNamespace(contrastive_loss=contrastive_loss)
 
 INPUTS = 8  # on so many inputs a program is run
 LIMIT = 5.0  # seconds for each of them
+OURS = 60.0  # seconds for what is known to come back
 
 
 @dataclass(frozen=True)
@@ -158,13 +159,14 @@ class Program(Exercise):
 
     `inputs(k)` draws the arguments of run k, small ones for k = 0; PyTorch's random numbers start
     anew for each. `use(answer, *arguments)` is what is compared: the result of a function, or what
-    one does with a class.
+    one does with a class. `without` are names that an answer has to do without.
     """
 
     solved: str
     inputs: Callable[[int], tuple]
     mistakes: Sequence[Mistake]
     use: Callable = call
+    without: Sequence[str] = ()
     rounds: int = INPUTS
     limit: float = LIMIT
 
@@ -211,15 +213,21 @@ class Program(Exercise):
             torch.manual_seed(k)
             return self.inputs(k)
 
-    def outcome(self, answer: object, k: int, seed: int = 0) -> Outcome:
+    def outcome(
+        self, answer: object, k: int, *, seed: int = 0, limit: float | None = None
+    ) -> Outcome:
         """What the answer makes of the arguments of run k."""
-        return run(answer, self.use, self.drawn(k), limit=self.limit, seed=seed)
+        limit = self.limit if limit is None else limit
+        return run(answer, self.use, self.drawn(k), limit=limit, seed=seed)
 
     @functools.cached_property
     def expected(self) -> list[Outcome]:
-        """What the solution makes of each run."""
+        """What the solution makes of each run.
+
+        It is run before any answer is: the first call of a part of PyTorch can take seconds.
+        """
         answer = self.compiled(self.solved)
-        outcomes = [self.outcome(answer, k) for k in range(self.rounds)]
+        outcomes = [self.outcome(answer, k, limit=OURS) for k in range(self.rounds)]
         assert not any(o.error or o.seconds_over for o in outcomes), (self.id, outcomes)
         return outcomes
 
@@ -228,7 +236,7 @@ class Program(Exercise):
         """What each known mistake makes of each run."""
         with silence():
             return [
-                [self.outcome(answer, k) for k in range(self.rounds)]
+                [self.outcome(answer, k, limit=OURS) for k in range(self.rounds)]
                 for answer in (self.compiled(self.mistaken(m)) for m in self.mistakes)
             ]
 
@@ -243,11 +251,15 @@ class Program(Exercise):
             return Finding(Kind.NOT_A_FUNCTION, names=(self.name, shown(plain(answer))))
         if not _takes(answer, len(self.parameters)):
             return Finding(Kind.PARAMETERS, names=(self.name, *self.parameters))
+        used = [name for name in self.without if name in names_in(answer)]
+        if used:
+            return Finding(Kind.NOT_ALLOWED, names=tuple(used))
+        expected = self.expected
         outcomes, first = [], None
         for k in range(self.rounds):
             with silence() if k else contextlib.nullcontext():  # printed once, it is enough
                 outcomes.append(self.outcome(answer, k))
-            found = departure(outcomes[k], self.expected[k])
+            found = departure(outcomes[k], expected[k])
             if found is not None and first is None:
                 if found.kind is Kind.NOT_YET or found.kind is Kind.TOO_LONG:
                     return replace(found, inputs=self._shown_inputs(k))
@@ -420,11 +432,20 @@ class Question(Exercise):
             if not all(isinstance(c, str) and c.strip().casefold() in words for c in chosen):
                 return Finding(Kind.NO_CHOICE, names=(part, shown(mine), *self.choices))
         # The right answer must not be in the finding: it would be shown.
-        way = ""
-        if found.kind is Kind.DIFFERS and isinstance(mine, torch.Tensor) and mine.numel() == 1:
-            assert isinstance(right, torch.Tensor)
+        way = ASKED[type(right)]
+        if found.kind is Kind.DIFFERS and isinstance(right, torch.Tensor):
+            assert isinstance(mine, torch.Tensor)
             way = "too large" if mine.double() > right.double() else "too small"
         return Finding(found.kind, difference=Difference(found.kind, part, shown(mine), way))
+
+
+# What is asked for, by the type of the right answer.
+ASKED: dict[type, str] = {
+    torch.Tensor: "a number",
+    str: "one of the words to choose from",
+    tuple: "a pair of words",
+    frozenset: "a set of names",
+}
 
 
 def _is_open(value: object) -> bool:

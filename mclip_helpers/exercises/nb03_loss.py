@@ -197,6 +197,7 @@ def my_loss(z: torch.Tensor) -> torch.Tensor:
 
     return (one_way(z) + one_way(z.T)) / 2
 ''',
+    without=("softmax", "log_softmax", "cross_entropy", "logsumexp", "nll_loss"),
     inputs=_scores,
     hint_text=(
         "−ln P of the right entry is ln Σ exp(z) − z. Subtract the largest score m of the row "
@@ -280,6 +281,7 @@ def gradient_at_scores(z: torch.Tensor) -> torch.Tensor:
     belief = (z.softmax(dim=1) + z.softmax(dim=0)) / 2
     return (belief - torch.eye(n)) / n
 ''',
+    without=("backward", "grad", "autograd", "vjp", "jacrev", "jacobian"),
     inputs=lambda k: (2 * torch.randn(2 + k, 2 + k),),
     hint_text="What the model believes minus what is true. The model is asked in two directions.",
     remark="All entries add up to zero: what pulls and what pushes are in balance.",

@@ -206,14 +206,14 @@ Four exports run without an error, and each is wrong. Match each symptom with it
     stub="""
 answer = {
     "one picture works, eight pictures raise an error about shapes": "?",
-    "all cosines with the model are near 0.9, colours of no picture look wrong": "?",
+    "each picture's cosine with the model is somewhat too low, whatever it shows": "?",
     "the order of the answers is right, probabilities are far too sharp or too flat": "?",
     "a picture's features depend on which others are in the batch": "?",
 }
 """,
     right={
         "one picture works, eight pictures raise an error about shapes": "batch of one baked in",
-        "all cosines with the model are near 0.9, colours of no picture look wrong": "wrong mean",
+        "each picture's cosine with the model is somewhat too low, whatever it shows": "wrong mean",
         "the order of the answers is right, probabilities are far too sharp or too flat": (
             "scale left out"
         ),
@@ -244,13 +244,13 @@ answer = {
             "shift taken for training mode",
             "Does each picture's cosine change with the others in its batch?",
             "training mode",
-            "all cosines with the model are near 0.9, colours of no picture look wrong",
+            "each picture's cosine with the model is somewhat too low, whatever it shows",
         ),
         Wrong(
             "shift taken for exchanged colours",
             "Exchanged, a red apple would be blue. What shifts all pictures alike?",
             "blue and red exchanged",
-            "all cosines with the model are near 0.9, colours of no picture look wrong",
+            "each picture's cosine with the model is somewhat too low, whatever it shows",
         ),
         Wrong(
             "flat probabilities taken for the transform",

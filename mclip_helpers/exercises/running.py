@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
-from types import FunctionType
+from types import CodeType, FunctionType
 
 import torch
 
@@ -164,6 +164,17 @@ def same_code(one: object, other: object) -> bool:
         ]
 
     return bool(functions_of(one)) and form(one) == form(other)
+
+
+def names_in(answer: object) -> set[str]:
+    """The names of globals and attributes that the code of a function or class uses."""
+    waiting = [function.__code__ for function in functions_of(answer)]
+    found: set[str] = set()
+    while waiting:
+        code = waiting.pop()
+        found.update(code.co_names)
+        waiting += [part for part in code.co_consts if isinstance(part, CodeType)]
+    return found
 
 
 def _files_of(answer: object) -> set[str]:

@@ -23,9 +23,14 @@ TITLES = {
     Kind.TOO_LONG: "It does not come back",
     Kind.PARAMETERS: "Other parameters are expected",
     Kind.NOT_A_FUNCTION: "A function is expected",
+    Kind.NOT_ALLOWED: "Not by these means",
     Kind.PARTS: "Some parts are missing",
     Kind.NO_CHOICE: "None of the choices",
 }
+
+
+# Of these, two results side by side say nothing that helps.
+NOT_SHOWN = {Kind.RANDOM, Kind.GRADIENT, Kind.NOTHING}
 
 
 def title(finding: Finding) -> str:
@@ -38,7 +43,7 @@ def sentences(finding: Finding) -> list[str]:
     lines = [_main(finding)]
     if finding.parts_right and finding.kind is not Kind.RIGHT:
         lines.append("Right so far: {} of {} parts.".format(*finding.parts_right))
-    if finding.difference and finding.kind not in (Kind.RANDOM, Kind.GRADIENT):
+    if finding.difference and finding.inputs and finding.kind not in NOT_SHOWN:
         lines += _side_by_side(finding.difference)
     if finding.inputs:
         inputs = ", ".join(f"{name} = {value}" for name, value in finding.inputs)
@@ -65,6 +70,8 @@ def _main(finding: Finding) -> str:
             f"What came is {names[1]}. Hand over `{names[0]}` itself, without brackets behind "
             f"it: the check calls it."
         )
+    if kind is Kind.NOT_ALLOWED:
+        return f"It uses {', '.join(f'`{name}`' for name in names)}. Here you do without."
     if kind is Kind.TOO_LONG:
         return (
             f"After {finding.seconds:g} seconds it was stopped. Does every loop come to an end, "
@@ -81,7 +88,7 @@ def _main(finding: Finding) -> str:
     if kind is Kind.NO_CHOICE:
         part = f"{names[0]}: " if names[0] else ""
         return f"{part}{names[1]} is not among the choices: {', '.join(names[2:])}."
-    if kind is Kind.DIFFERS and not finding.inputs:
+    if finding.difference and not finding.inputs:
         return _of_question(finding.difference)
     return SAYS[kind]
 
@@ -121,18 +128,13 @@ def _of_error(finding: Finding) -> str:
     return f"In line {error.line}{code}, {said}"
 
 
-def _of_question(difference: Difference | None) -> str:
-    if difference is None:
-        return "That is not it."
+def _of_question(difference: Difference) -> str:
     part = f"{difference.part}: " if difference.part else ""
-    way = f", which is {difference.expected}" if difference.expected else ", which is not it"
-    return f"{part}your answer is {difference.yours}{way}."
+    if difference.kind is Kind.DIFFERS:
+        return f"{part}your answer is {difference.yours}, which is {difference.expected}."
+    return f"{part}your answer is {difference.yours}; what is asked is {difference.expected}."
 
 
 def _side_by_side(difference: Difference) -> list[str]:
-    if not difference.expected or difference.kind is Kind.NOTHING:
-        return []
-    if difference.expected in ("too large", "too small"):
-        return []
     of = f" ({difference.part})" if difference.part else ""
     return [f"Yours{of}: {difference.yours}", f"Expected{of}: {difference.expected}"]

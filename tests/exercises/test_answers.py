@@ -210,12 +210,6 @@ FORMS = {
     "an expanded view": lambda z: solved_gradient(z).T.contiguous().T,
     "a parameter": lambda z: torch.nn.Parameter(solved_gradient(z)),
     "with a graph": lambda z: solved_gradient(z.clone().requires_grad_()),
-    "by autograd": lambda z: torch.func.grad(
-        lambda z: (
-            (F.cross_entropy(z, torch.arange(len(z))) + F.cross_entropy(z.T, torch.arange(len(z))))
-            / 2
-        )
-    )(z),
     "with a default": lambda z, labels=None: solved_gradient(z),
     "with any arguments": lambda *given: solved_gradient(*given),
     "a partial": functools.partial(solved_gradient),
@@ -327,11 +321,32 @@ def test_parts_of_a_question():
     assert check(None).kind is Kind.NOT_YET
 
 
+def test_what_an_exercise_has_to_do_without():
+    def by_softmax(z):
+        def one_way(z):
+            return -z.log_softmax(1).diag().mean()
+
+        return (one_way(z) + one_way(z.T)) / 2
+
+    found = exercise("03.2").finding(by_softmax)
+    assert found.kind is Kind.NOT_ALLOWED
+    assert sentences(found) == ["It uses `log_softmax`. Here you do without."]
+
+    def by_autograd(z):
+        z = z.clone().requires_grad_()
+        labels = torch.arange(len(z))
+        ((F.cross_entropy(z, labels) + F.cross_entropy(z.T, labels)) / 2).backward()
+        return z.grad
+
+    assert GRADIENT.finding(by_autograd).kind is Kind.NOT_ALLOWED
+
+
 def test_a_number_in_any_form_and_no_number():
     for form in (float, np.float32, torch.tensor, lambda x: [x]):
         assert PAPER.finding({"numbers": form(12288), "factor": form(4)}).is_right
     found = PAPER.finding({"numbers": 12288, "factor": "4"})
     assert found.kind is Kind.TYPE
+    assert sentences(found)[0] == "factor: your answer is 4; what is asked is a number."
     found = PAPER.finding({"numbers": 12289, "factor": 4})
     assert found.kind is Kind.DIFFERS
     assert sentences(found)[0] == "numbers: your answer is 12289, which is too large."
