@@ -372,7 +372,7 @@ A convolution without a bias is followed by a frozen batch norm: y = (conv(x) âˆ
 gamma + beta, with Îµ = 1e-5. Return the kernel and the bias of the one convolution that does both.
 """,
     stub='''
-def folded(
+def fold_batch_norm(
     kernel: torch.Tensor,
     mean: torch.Tensor,
     var: torch.Tensor,
@@ -383,7 +383,7 @@ def folded(
     ...  # your lines here
 ''',
     solved='''
-def folded(
+def fold_batch_norm(
     kernel: torch.Tensor,
     mean: torch.Tensor,
     var: torch.Tensor,
