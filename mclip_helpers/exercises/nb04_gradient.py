@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch.autograd.graph import Node
 
-from .forms import Mistake, Program, Question, Wrong
+from .programs import Mistake, Program
+from .questions import Question, Wrong
 
 
 def _doublings(k: int) -> tuple[Node, Node]:

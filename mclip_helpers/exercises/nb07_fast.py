@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from ..loss import contrastive_loss
-from .forms import Mistake, Program, Question, Wrong
+from .programs import Mistake, Program
+from .questions import Question, Wrong
 
 
 def _tower_and_batch(k: int) -> tuple[nn.Linear, torch.Tensor, torch.Tensor, int]:
