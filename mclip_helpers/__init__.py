@@ -2,12 +2,12 @@
 
 Folders mirror the notebooks, from what comes first to what uses it:
 
-    checks · files · progress · names · display → loss → data · model → lora → evaluation
-        → speed → training → comparison · export → commands
-    names · display → gradient → draw → widgets → machine
+    checks · files · progress_bar · names · display → loss → data · model → lora → evaluation
+        → speed → training → comparison · export → exercises → draw
+    names · display → gradient → draw → widgets → machine · commands
 """
 
-from . import comparison, draw, export, speed, widgets
+from . import comparison, draw, exercises, export, speed, widgets
 from .data import (
     SPLITS,
     DataError,
@@ -31,6 +31,7 @@ from .data import (
     xm3600,
 )
 from .evaluation import embed, evaluate, retrieval, zero_shot
+from .exercises import exercise, progress
 from .export import GateError, export_onnx, load_onnx
 from .files import data_folder
 from .gradient import Cause, Verdict, gradients, in_words, trace
@@ -75,6 +76,9 @@ __all__ = [
     "check_machine",
     "data_folder",
     "budget",
+    "exercise",
+    "exercises",
+    "progress",
     # 01_load_mobileclip
     "load_model",
     "mobileclip_names",

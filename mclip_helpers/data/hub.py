@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..network import hub_or_cache
 from ..packages import optional_package
-from ..progress import progress
+from ..progress_bar import progress_bar
 from .images import open_picture
 from .pairs import DataError, PictureDataset
 from .reader import Entry, Reader, missing_columns
@@ -83,7 +83,7 @@ def _read(
         for row, record in enumerate(table.select_columns([text]))
     )
     pairs = reader.pairs(entries)
-    return reader.dataset(progress(pairs, f"Reading {name}", "pictures", total=len(table)))
+    return reader.dataset(progress_bar(pairs, f"Reading {name}", "pictures", total=len(table)))
 
 
 def _from_anywhere(path: Path) -> bool:

@@ -13,7 +13,7 @@ import torch
 from ..checks import finite_number, whole_number
 from ..data import PictureDataset
 from ..display import Drawable, Table
-from ..progress import progress as with_progress
+from ..progress_bar import progress_bar
 from .gates import Chain
 from .links import Link, table_of
 from .precision import Quantizer, halved, write_variant
@@ -49,7 +49,7 @@ def layer_costs(quantizer: Quantizer, *, progress: bool = True) -> list[LayerCos
         inputs = quantizer.clip.inputs(tower, items)
         before = quantizer.clip.features(tower, inputs)
         layers = list(quantizer.layers(tower))
-        for layer in with_progress(layers, f"eight bits, {tower}", "layers", shown=progress):
+        for layer in progress_bar(layers, f"eight bits, {tower}", "layers", shown=progress):
             graph = quantizer.graph(tower, [layer])
             (after,) = run(session(graph.SerializeToString()), tower, inputs)
             cosines = torch.cosine_similarity(before.double(), after.double())

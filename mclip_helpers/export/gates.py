@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from ..data import PictureDataset, require_dataset
 from ..display import Table
 from ..evaluation import retrieval
-from ..progress import progress as with_progress
+from ..progress_bar import progress_bar
 from .links import Link, table_of
 from .parting import first_parted, first_refused
 from .stages import TOWERS, Stage
@@ -143,7 +143,7 @@ class Chain:
         """The features of all pictures and captions, by tower."""
         found = {}
         for tower, items in self._items.items():
-            starts = with_progress(
+            starts = progress_bar(
                 [0, *range(1, len(items), BATCH)],
                 f"{stage.name}: {tower}s",
                 "batches",
