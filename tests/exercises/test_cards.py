@@ -9,6 +9,7 @@ from test_catalogue import ALL, ids
 import mclip_helpers as mh
 from mclip_helpers.display import html_text
 from mclip_helpers.exercises import Question
+from mclip_helpers.exercises.cards import _inline
 
 
 @pytest.mark.parametrize("exercise", ALL, ids=ids(ALL))
@@ -57,8 +58,6 @@ def test_an_exercise_that_is_not_there():
 
 
 def test_emphasis_is_shown_as_such_and_products_are_left_alone():
-    from mclip_helpers.exercises.cards import _inline
-
     assert _inline("the *worst* cosine, how one *un*merges") == (
         "the <em>worst</em> cosine, how one <em>un</em>merges"
     )
