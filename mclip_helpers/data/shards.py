@@ -174,7 +174,7 @@ def _entries(
             keys.add(key)
             try:
                 load, cell = _picture(sample, image), _caption_cell(sample, text)
-            except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, too long, too deep
+            except ValueError as error:
                 reader.problems.append(f"{where}: {error}")
             else:
                 yield Entry(f"{shard.name}/{key}", where, cell, load)
@@ -223,14 +223,14 @@ def _picture(sample: Sample, image: Sequence[str]) -> Load:
 def _caption_cell(sample: Sample, names: Sequence[str]) -> object:
     """The text file, or else the field of the .json, with the first of `names`; None without.
 
-    ValueError or RecursionError for what can't be read.
+    ValueError for what can't be read: not UTF-8, not JSON, too long, too deep.
     """
     try:
         for name in names:
             if name in sample.texts:
                 return _decoded(sample.texts[name])
         fields = json.loads(_decoded(sample.texts.get("json", b"{}")))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"the caption can't be read ({error})") from error
     if not isinstance(fields, dict):
         raise ValueError("the caption can't be read (the .json holds no object, {…})")
