@@ -121,10 +121,11 @@ assert F.cross_entropy(z.T, labels) > math.log(N) - 1e-4
         # Twins meet in plain shuffling, and never in `DistinctBatches`.
         "cell-46": "assert all(row[4] == 0 < row[3] for row in rows)",
         "cell-48": "assert one.item() == lonely.grad.item() == 0",
-        # Both losses fall, and one of them teaches nothing.
+        # All losses fall, and one of them teaches nothing.
         "cell-53": """
-assert all(float(row[2]) < float(row[1]) for row in rows)
-assert rows[0][3] == "100%" and recall < 0.3
+assert all(float(row[2]) < float(row[1]) / 2 for row in rows)
+_found = [float(row[3][:-1]) for row in rows]
+assert _found[1] < 30 and _found[0] == _found[2] == _found[3] == 100
 """,
     },
     "04_follow_the_gradient": {
