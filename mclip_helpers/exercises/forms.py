@@ -7,7 +7,8 @@ each with the sentence that helps without giving the answer away.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from . import records
 from .cards import Checked, Shown, hint_card, question_card, solution_card
@@ -21,7 +22,8 @@ class Exercise:
 
     `check(answer)` says what is right or wrong with an answer, `hint()` helps, `solution()` tells.
     Difficulty is 1, 2 or 3; `stub` is the cell to begin with, and `name` the name that it defines.
-    `remark` is what the solution teaches beyond itself.
+    `remark` is what the solution teaches beyond itself. `choices` are the words to choose from,
+    each with what it means, where there are any.
     """
 
     id: str
@@ -32,6 +34,7 @@ class Exercise:
     stub: str
     hint_text: str
     remark: str = ""
+    choices: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stub", self.stub.strip())

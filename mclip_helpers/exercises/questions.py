@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -26,13 +26,11 @@ class Wrong:
 class Question(Exercise):
     """An exercise whose answer is a number, a name, a set of names, a choice, or several of them.
 
-    `right` is the answer; a dictionary has one for each part. `choices` are the words to choose
-    from, each with what it means, where there are any.
+    `right` is the answer; a dictionary has one for each part.
     """
 
     right: object
     mistakes: Sequence[Wrong]
-    choices: Mapping[str, str] = field(default_factory=dict)
     name: str = "answer"
 
     @property
