@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 # A folder of packages that takes the place of the network: make lab WHEELS=wheelhouse
 WHEELS ?=
 FROM_WHEELS = $(if $(WHEELS),--no-index --find-links '$(abspath $(WHEELS))')
-EXTRAS := lab,sources,test
+PROJECT := -c constraints.txt -e '.[lab,sources,test]'
 
 # In most containers the user is root, which Jupyter serves only when asked to.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
@@ -72,11 +72,11 @@ format: $(STAMP) ## put the style right
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-# hatchling and editables make the editable install; pip has to be told, as they stay in no venv.
+# hatchling and editables build the editable install; they stay in no venv, so they are named here.
 wheelhouse: ## download all packages into wheelhouse/ (or WHEELS=folder), for machines without a network
 	$(MAKE_VENV)
-	$(PY) -m pip download -c constraints.txt -d '$(or $(WHEELS),wheelhouse)' \
-		'.[$(EXTRAS)]' hatchling editables
+	$(PY) -m pip download -d '$(or $(WHEELS),wheelhouse)' \
+		$(filter-out -e,$(PROJECT)) hatchling editables
 
 clean: ## remove .venv and caches (runs/ stays: your adapters are in it)
 	rm -rf $(VENV) .colab-check .compat-check build dist .hypothesis .*_cache
@@ -99,5 +99,5 @@ endef
 # The stamp is newer than both files for as long as the installed versions are the right ones.
 $(STAMP): pyproject.toml constraints.txt
 	$(MAKE_VENV)
-	$(PY) -m pip install $(FROM_WHEELS) -c constraints.txt -e '.[$(EXTRAS)]'
+	$(PY) -m pip install $(FROM_WHEELS) $(PROJECT)
 	@touch $@

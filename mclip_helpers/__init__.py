@@ -2,12 +2,12 @@
 
 Folders mirror the notebooks, from what comes first to what uses it:
 
-    checks · files · progress · names · display → loss → data · model → lora → evaluation
-        → speed → training → comparison → commands
-    names · display → gradient → draw → widgets → machine
+    checks · files · progress_bar · names · display → loss → data · model → lora → evaluation
+        → speed → training → comparison → exercises → draw
+    names · display → gradient → draw → widgets → machine · commands
 """
 
-from . import comparison, draw, speed, widgets
+from . import comparison, draw, exercises, speed, widgets
 from .data import (
     SPLITS,
     DataError,
@@ -31,6 +31,7 @@ from .data import (
     xm3600,
 )
 from .evaluation import embed, evaluate, retrieval, zero_shot
+from .exercises import exercise, progress
 from .files import data_folder
 from .gradient import Cause, Verdict, gradients, in_words, trace
 from .lora import (
@@ -74,6 +75,9 @@ __all__ = [
     "check_machine",
     "data_folder",
     "budget",
+    "exercise",
+    "exercises",
+    "progress",
     # 01_load_mobileclip
     "load_model",
     "mobileclip_names",

@@ -15,7 +15,7 @@ from .checks import whole_number
 from .data import PictureDataset, require_dataset
 from .loss import require_features, require_finite
 from .model import Clip, in_eval, require_clip
-from .progress import progress as with_progress
+from .progress_bar import progress_bar
 
 
 def embed(
@@ -33,7 +33,7 @@ def embed(
 
     def starts(items: Sequence[object], what: str) -> Iterator[int]:
         batches = range(0, len(items), batch_size)
-        yield from with_progress(batches, f"embedding {what}", "batches", shown=progress)
+        yield from progress_bar(batches, f"embedding {what}", "batches", shown=progress)
 
     with in_eval(clip.model):
         images = [
@@ -126,14 +126,14 @@ def retrieval(
     images = F.normalize(image_features.float(), dim=-1)
     texts = F.normalize(text_features.float(), dim=-1)
     image_ranks = _ranks_by_chunk(
-        queries=with_progress(
+        queries=progress_bar(
             _in_chunks(images, of_images, chunk), "ranking texts", "chunks", shown=progress
         ),
         gallery=texts,
         gallery_groups=of_texts,
     )
     text_ranks = _ranks_by_chunk(
-        queries=with_progress(
+        queries=progress_bar(
             _in_chunks(texts, of_texts, chunk), "ranking pictures", "chunks", shown=progress
         ),
         gallery=images,

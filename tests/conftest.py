@@ -21,6 +21,13 @@ from mclip_helpers.data import Pair
 CASES = ("nano", "MobileCLIP2-S0", "MobileCLIP-B", "ViT-B-32")
 
 
+@pytest.fixture(autouse=True)
+def no_progress(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tests check is not written into the progress of whoever runs them."""
+    place = tmp_path_factory.getbasetemp() / "progress.json"
+    monkeypatch.setenv("MCLIP_PROGRESS", str(place))
+
+
 @functools.cache
 def load_once(name: str) -> mh.Clip:
     """`nano` with its weights, any other at random. On the CPU, where sums keep their order."""

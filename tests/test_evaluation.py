@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import mclip_helpers as mh
-from mclip_helpers import progress as progress_module
+from mclip_helpers import progress_bar
 from mclip_helpers.evaluation import Retrieval, ranks
 from mclip_helpers.loss import NotFiniteError
 
@@ -394,7 +394,7 @@ def test_what_is_done_in_a_moment_shows_no_bar(nano, emoji, capfd):
 
 
 def test_what_takes_longer_says_how_far_it_is_unless_asked_not_to(nano, emoji, capfd, monkeypatch):
-    monkeypatch.setattr(progress_module, "QUIET", 0.0)
+    monkeypatch.setattr(progress_bar, "QUIET", 0.0)
     for shown in (True, False):
         mh.evaluate(nano, emoji, 2, progress=shown)
         text, errors = capfd.readouterr()

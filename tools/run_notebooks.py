@@ -12,6 +12,7 @@ import argparse
 import os
 import re
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -69,6 +70,9 @@ def kernel_environment(*, short: bool = False, offline: bool = False) -> dict[st
     """The environment of the kernels: ours, and what the options add."""
     environment = dict(os.environ)
     environment.pop("MPLBACKEND", None)  # the kernel's own backend is the one that stores pictures
+    # A run of the whole series is nobody's progress, and shows nobody's.
+    nobody = Path(tempfile.gettempdir(), f"mclip-{os.getpid()}", "progress.json")
+    environment.setdefault("MCLIP_PROGRESS", str(nobody))
     if short:
         environment["MCLIP_SHORT"] = "1"
     if offline:

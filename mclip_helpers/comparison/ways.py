@@ -12,7 +12,7 @@ from torch import nn
 from ..data import PictureDataset, loader
 from ..lora import TARGET_SETS, batch_norms, freeze_batch_norm, inject_lora, regions
 from ..model import Clip
-from ..progress import progress
+from ..progress_bar import progress_bar
 
 RANK, ALPHA = 8, 16
 
@@ -63,7 +63,7 @@ def adapt_batch_norm(
     for norm in norms:
         norm.train()
     with torch.no_grad():
-        for images, _ in progress(batches, "batch norm", "batches", shown=shown):
+        for images, _ in progress_bar(batches, "batch norm", "batches", shown=shown):
             clip.model.encode_image(images.to(clip.device))
     clip.model.eval()
 

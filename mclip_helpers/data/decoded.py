@@ -19,7 +19,7 @@ from PIL import Image
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from ..files import replace as replace_file
-from ..progress import progress
+from ..progress_bar import progress_bar
 from .batches import Preprocessing
 from .pairs import PictureDataset, require_dataset
 from .reader import THREADS
@@ -96,7 +96,7 @@ def _write(
                 block = dataset.pairs[start : start + BLOCK]
                 yield from pool.map(lambda pair: fit(pair.load()), block)
 
-    pictures = progress(decoded(), "Decoding pictures", "pictures", total=len(dataset))
+    pictures = progress_bar(decoded(), "Decoding pictures", "pictures", total=len(dataset))
     for i, picture in enumerate(pictures):
         file[i] = np.asarray(picture)
     file.flush()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from ..progress import progress
+from ..progress_bar import progress_bar
 from .pairs import PictureDataset
 
 HASH_BYTES = 56
@@ -70,7 +70,7 @@ def duplicate_groups(dataset: PictureDataset) -> list[int]:
     hash with every other. The time grows little faster than N, unless most of the pictures look
     much alike without being copies; memory grows like N.
     """
-    pairs = progress(dataset.pairs, "Looking at pictures", "pictures")
+    pairs = progress_bar(dataset.pairs, "Looking at pictures", "pictures")
     hashes = b"".join(p.perceptual_hash or perceptual_hash(p.load()) for p in pairs)
     words = np.frombuffer(hashes, np.uint64).reshape(-1, HASH_BYTES // 8)
     words, of_pair = np.unique(words, axis=0, return_inverse=True)
@@ -133,7 +133,7 @@ def _compare_with_later(families: _Families, order: np.ndarray, begin: int, end:
     """Compare each of the hashes order[begin:end] with all that come later in `order`."""
     at_once = max(1, CHUNK // max(1, len(order)))
     blocks = range(begin, end, at_once)
-    for start in progress(blocks, "Comparing pictures", f"times {at_once} pictures"):
+    for start in progress_bar(blocks, "Comparing pictures", f"times {at_once} pictures"):
         block, later = order[start : min(end, start + at_once), None], order[None, start + 1 :]
         one, other = np.nonzero(families.near(block, later))
         families.link(block[one, 0], later[0, other])
@@ -162,7 +162,9 @@ def _compare_agreeing(families: _Families) -> None:
     *bucket*, stand together once they are sorted, and the bucket that differs in a given bit can be
     looked up: two hashes that agree nowhere never meet.
     """
-    for keys in progress(_band_keys(families.words), "Comparing pictures", "bands", total=BANDS):
+    for keys in progress_bar(
+        _band_keys(families.words), "Comparing pictures", "bands", total=BANDS
+    ):
         buckets = _Buckets(keys, families.number)
         for one, other in buckets.near_ones():
             for pairs in buckets.pairs(one, other):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..checks import true_or_false
 from ..files import ImpossibleName, resolved
-from ..progress import progress
+from ..progress_bar import progress_bar
 from .images import FORMATS, kind_of_file, open_picture
 from .metadata import Row, read_metadata
 from .pairs import DataError, Pair, PictureDataset, shown
@@ -44,7 +44,9 @@ def folder_dataset(folder: str | Path, *, outside: bool = False) -> PictureDatas
     rows = read_metadata(metadata)
     scan = _Scan(folder, outside)
     entries = scan.entries(metadata.name, rows)
-    opened = progress(scan.reader.pairs(entries), "Reading pictures", "pictures", total=len(rows))
+    opened = progress_bar(
+        scan.reader.pairs(entries), "Reading pictures", "pictures", total=len(rows)
+    )
     pairs = list(opened)
     if all(row.record is not None for row in rows):  # else its picture has a row that can't be read
         scan.report_pictures_without_row(metadata.name)

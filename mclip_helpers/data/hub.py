@@ -14,7 +14,7 @@ from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
 from ..network import hub_or_cache
-from ..progress import progress
+from ..progress_bar import progress_bar
 from .images import open_picture
 from .pairs import DataError, PictureDataset
 from .reader import Entry, Reader, missing_columns, optional_package
@@ -82,7 +82,7 @@ def _read(
         for row, record in enumerate(table.select_columns([text]))
     )
     pairs = reader.pairs(entries)
-    return reader.dataset(progress(pairs, f"Reading {name}", "pictures", total=len(table)))
+    return reader.dataset(progress_bar(pairs, f"Reading {name}", "pictures", total=len(table)))
 
 
 def _from_anywhere(path: Path) -> bool:

@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..checks import whole_number
-from ..progress import progress
+from ..progress_bar import progress_bar
 from .images import digest, on_white
 from .shifts import Shift
 
@@ -172,7 +172,7 @@ class PictureDataset(Dataset[tuple[Image.Image, str]]):
                 f"picture, such as mh.thermal"
             )
         pairs, problems = [], []
-        for pair in progress(self.pairs, "changing pictures", "pictures"):
+        for pair in progress_bar(self.pairs, "changing pictures", "pictures"):
             load = functools.partial(_load_shifted, pair.load, shift)
             try:
                 pairs.append(replace(pair, load=load, digest=digest(load()), perceptual_hash=None))

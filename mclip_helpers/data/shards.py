@@ -23,7 +23,7 @@ from typing import IO, Any, TypeAlias
 
 from PIL import Image
 
-from ..progress import progress
+from ..progress_bar import progress_bar
 from .images import open_picture
 from .pairs import PictureDataset
 from .reader import Entry, Reader, optional_package
@@ -94,7 +94,7 @@ def shard_dataset(
     image, text = _suffixes("image", image), _suffixes("text", text)
     reader = Reader(shards if isinstance(shards, str | Path) else ", ".join(map(str, shards)))
     entries = itertools.chain.from_iterable(_entries(path, image, text, reader) for path in paths)
-    return reader.dataset(progress(reader.pairs(entries), "Reading shards", "pictures"))
+    return reader.dataset(progress_bar(reader.pairs(entries), "Reading shards", "pictures"))
 
 
 # -------------------------------------------------------------------------------------- arguments

@@ -5,7 +5,7 @@ Objects of the package that have a picture give it by `plot()`; importing this p
 """
 
 from ..display import Chart, Html, Svg, Table
-from . import collapsed, gradient_charts, gradient_diffs, strip  # noqa: F401  they register their pictures
+from . import collapsed, gradient_charts, gradient_diffs, series_map, strip  # noqa: F401  they register their pictures
 from .adapter_norms import adapter_gradients
 from .architecture import towers
 from .charts import bars, curves

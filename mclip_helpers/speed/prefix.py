@@ -24,7 +24,7 @@ from ..data import PictureDataset, loader, require_dataset
 from ..files import replace
 from ..lora import fingerprint
 from ..model import Clip, ClipModel, in_eval, require_clip
-from ..progress import progress
+from ..progress_bar import progress_bar
 from .captions import moves
 
 NAME = "prefix-"
@@ -269,7 +269,7 @@ def _write(
     with (
         in_eval(clip.model),
         torch.random.fork_rng(),
-        progress(range(steps), "the frozen layers", "batches") as bar,
+        progress_bar(range(steps), "the frozen layers", "batches") as bar,
     ):
         torch.manual_seed(seed)
         for view in range(views):

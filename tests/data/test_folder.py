@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import mclip_helpers as mh
-from mclip_helpers import progress as progress_module
+from mclip_helpers import progress_bar
 from mclip_helpers.data import folder as folder_module
 from mclip_helpers.data.duplicates import perceptual_hash
 from mclip_helpers.data.images import open_picture
@@ -198,7 +198,7 @@ def test_a_file_that_changes_is_a_data_error_in_a_worker_of_the_loader_too(tmp_p
 def test_a_long_scan_shows_how_far_it_is_and_stops_with_ctrl_c(tmp_path, monkeypatch, capsys):
     save(tmp_path, "a.png", "b.png")
     write_csv(tmp_path, ("a.png", "apple"), ("b.png", "pear"))
-    monkeypatch.setattr(progress_module, "QUIET", 0)
+    monkeypatch.setattr(progress_bar, "QUIET", 0)
     mh.folder_dataset(tmp_path)
     assert "Reading pictures" in capsys.readouterr().out
 

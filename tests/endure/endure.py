@@ -25,7 +25,7 @@ from recordings import ENDS, Left
 
 import mclip_helpers as mh
 from mclip_helpers.display import Table
-from mclip_helpers.progress import progress
+from mclip_helpers.progress_bar import progress_bar
 
 
 @dataclass
@@ -56,7 +56,7 @@ def training(count: int, workers: int, seed: int, folder: Path) -> Series:
     whole = whole_run(folder, dataset, workers)
     killed: Counter[Stage] = Counter()
     resumed = 0
-    for i in progress(range(count), series.what, "runs"):
+    for i in progress_bar(range(count), series.what, "runs"):
         chance = random.Random(f"{seed} training {workers} {i}")
         found, stages, went_on = killed_run(folder, dataset, workers, whole, chance)
         killed.update(stages)
@@ -83,7 +83,7 @@ def saving(count: int, seed: int, folder: Path) -> Series:
     # A process that has just been forked takes up to three times as long.
     seconds = min(_seconds_of_a_save(adapters[0], folder / "whole") for _ in range(3))
     there, outcome = 0, Counter[str]()
-    for i in progress(range(count), series.what, "saves"):
+    for i in progress_bar(range(count), series.what, "saves"):
         chance = random.Random(f"{seed} saving {i}")
         stage = killed_save(path, adapters[1 - there], chance.uniform(0, 3 * seconds))
         found = loaded(path)
@@ -121,7 +121,7 @@ def recording(count: int) -> Series:
 
     for i in range(len(ENDS)):  # once each, so that all that is made only once is there
         record(i)
-    bar = progress(range(count), series.what, "recordings")  # it has a thread of its own
+    bar = progress_bar(range(count), series.what, "recordings")  # it has a thread of its own
     before = Left.now(model)
     for i in bar:
         record(i)

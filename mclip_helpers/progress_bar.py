@@ -13,7 +13,7 @@ QUIET = 2.0  # seconds without a bar: what is done by then needs none
 T = TypeVar("T")
 
 
-def progress(
+def progress_bar(
     items: Iterable[T], title: str, unit: str, *, total: int | None = None, shown: bool = True
 ) -> tqdm[T]:
     """`items`, with a bar from two seconds on, which goes away at the end; it is a `tqdm`.

@@ -1,0 +1,34 @@
+"""Exercises that know what went wrong.
+
+forms      what an exercise is, and how an answer is checked
+nb00_start… the exercises of each notebook
+series     all of them by number, and where the learner stands
+findings   what a check found, as data; words: as sentences; cards: as shown
+values     whether two results say the same
+running    code that may do anything is run
+records    the one file in which the outcome of each check is counted
+"""
+
+from .cards import Checked
+from .findings import Finding, Kind
+from .forms import Exercise, Mistake, Program, Question, Wrong
+from .records import DamagedRecords, Record
+from .series import EXERCISES, NOTEBOOKS, Progress, exercise, progress
+
+__all__ = [
+    "EXERCISES",
+    "NOTEBOOKS",
+    "Checked",
+    "DamagedRecords",
+    "Exercise",
+    "Finding",
+    "Kind",
+    "Mistake",
+    "Program",
+    "Progress",
+    "Question",
+    "Record",
+    "Wrong",
+    "exercise",
+    "progress",
+]

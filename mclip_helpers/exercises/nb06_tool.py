@@ -1,0 +1,394 @@
+"""Exercises of notebook 06: which tool for which task, and how sure one can be."""
+
+from __future__ import annotations
+
+import torch
+
+from .forms import Mistake, Program, Question, Wrong
+
+
+def _hits(k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """1 where a picture is right, before and after, and the pictures that each resample draws."""
+    n = 6 + 4 * k
+    before = (torch.rand(n) > 0.6).double()
+    after = torch.maximum(before, (torch.rand(n) > 0.6).double())
+    after[0] = 1 - before[0]
+    return before, after, torch.randint(0, n, (200, n))
+
+
+def _tries(k: int) -> tuple[list[dict]]:
+    """Three ways with four rates each; the ways are best at different rates."""
+    runs = []
+    rates = [0.001, 0.003, 0.01, 0.03]
+    for w, way in enumerate(["heads", "LoRA", "full"]):
+        best = (w + k) % 4
+        for i, rate in enumerate(rates):
+            val = 0.6 - 0.1 * abs(i - best) + 0.03 * torch.rand(1).item()
+            test = 0.5 - 0.05 * abs(i - (best + 1) % 4) + 0.04 * torch.rand(1).item()
+            runs.append({"way": way, "lr": rate, "val": val, "test": test})
+    order = torch.randperm(len(runs)).tolist()
+    return ([runs[i] for i in order],)
+
+
+def _change(k: int) -> tuple[torch.Tensor, float]:
+    """A matrix of known singular values, and a share."""
+    n = 4 + k
+    left, right = (torch.linalg.qr(torch.randn(n, n))[0] for _ in range(2))
+    values = torch.tensor([3.0, 2.2, 1.3, 1.0, 0.6, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05][:n])
+    values[-1] *= k % 2  # in every other run one direction is not used at all
+    return left @ values.diag() @ right, (0.9, 0.8, 0.95, 0.6)[k % 4]
+
+
+TOOLS = Question(
+    id="06.1",
+    title="When LoRA is the wrong tool",
+    difficulty=2,
+    minutes=10,
+    asks="""
+With which tool do you *begin* in each of these cases? The measurements of this notebook decide.
+""",
+    stub="""
+answer = {
+    "a thermal camera, 700 pictures, its formula unknown": "?",
+    "the same camera, and you know its formula": "?",
+    "another drawing style, where batch norm alone gains as much as LoRA": "?",
+    "black sketches, 700 pictures, and nothing needs to be kept": "?",
+    "three looks on one phone, to be switched on and off": "?",
+    "the pictures have wide margins": "?",
+}
+""",
+    right={
+        "a thermal camera, 700 pictures, its formula unknown": "LoRA",
+        "the same camera, and you know its formula": "change the pictures",
+        "another drawing style, where batch norm alone gains as much as LoRA": "batch norm",
+        "black sketches, 700 pictures, and nothing needs to be kept": "full fine-tuning",
+        "three looks on one phone, to be switched on and off": "LoRA",
+        "the pictures have wide margins": "change the pictures",
+    },
+    choices={
+        "LoRA": "adapters on the first layers, or everywhere",
+        "full fine-tuning": "every weight is trained",
+        "batch norm": "its statistics see the new pictures; nothing is trained",
+        "change the pictures": "undo what is known to have changed, and train nothing",
+    },
+    hint_text="Sections 1, 6 and 7 each have a table with the answer to two of them.",
+    mistakes=(
+        Wrong(
+            "thermal: batch norm thought to do",
+            "In the thermal look, batch norm alone gained nothing (section 1).",
+            "batch norm",
+            "a thermal camera, 700 pictures, its formula unknown",
+        ),
+        Wrong(
+            "thermal: full thought to be best",
+            "Look again at section 1: which way was ahead in the thermal look, and what did it "
+            "keep?",
+            "full fine-tuning",
+            "a thermal camera, 700 pictures, its formula unknown",
+        ),
+        Wrong(
+            "formula known: trained all the same",
+            "No way of training got as far as section 6 does with a line of arithmetic.",
+            "LoRA",
+            "the same camera, and you know its formula",
+        ),
+        Wrong(
+            "formula known: full",
+            "What is *known* need not be learned.",
+            "full fine-tuning",
+            "the same camera, and you know its formula",
+        ),
+        Wrong(
+            "style: LoRA out of habit",
+            "If something that trains nothing and forgets nothing gains as much, what is LoRA for?",
+            "LoRA",
+            "another drawing style, where batch norm alone gains as much as LoRA",
+        ),
+        Wrong(
+            "style: full out of habit",
+            "The best way gains a little more there, and pays for it in the old look. Where does "
+            "one *begin*?",
+            "full fine-tuning",
+            "another drawing style, where batch norm alone gains as much as LoRA",
+        ),
+        Wrong(
+            "sketch: LoRA out of habit",
+            "In section 1, LoRA got three quarters of what another way gained from sketches. And "
+            "nothing needs to be kept here.",
+            "LoRA",
+            "black sketches, 700 pictures, and nothing needs to be kept",
+        ),
+        Wrong(
+            "several looks: full",
+            "Three full models are three models: what can be switched off and leaves the base bit "
+            "for bit?",
+            "full fine-tuning",
+            "three looks on one phone, to be switched on and off",
+        ),
+        Wrong(
+            "margins: trained",
+            "What does section 6 do to the margins, before any training?",
+            "LoRA",
+            "the pictures have wide margins",
+        ),
+        Wrong(
+            "margins: full",
+            "Every weight, to learn what a crop does?",
+            "full fine-tuning",
+            "the pictures have wide margins",
+        ),
+    ),
+)
+
+INTERVAL = Program(
+    id="06.2",
+    title="How sure is a difference?",
+    difficulty=2,
+    minutes=12,
+    asks="""
+For each test picture you know whether the old and the new model are right (1 or 0). `drawn` has one
+row for each resample: the pictures that it draws. Return the interval of 95 % of the difference
+new −
+old: from the 2.5th to the 97.5th percentile of the resamples' differences. Draw the same pictures
+for
+both models.
+""",
+    stub='''
+def interval(old: torch.Tensor, new: torch.Tensor, drawn: torch.Tensor) -> tuple[float, float]:
+    """(low, high) of mean(new) − mean(old), from hits (N,) and the draws (resamples, N)."""
+    ...  # your lines here
+''',
+    solved='''
+def interval(old: torch.Tensor, new: torch.Tensor, drawn: torch.Tensor) -> tuple[float, float]:
+    """(low, high) of mean(new) − mean(old), from hits (N,) and the draws (resamples, N)."""
+    differences = (new - old)[drawn].mean(dim=1)
+    return differences.quantile(0.025).item(), differences.quantile(0.975).item()
+''',
+    inputs=_hits,
+    hint_text="`old[drawn]` has one row for each resample. `tensor.quantile(0.025)` does the rest.",
+    remark="Paired: a picture that is hard for both models then moves neither end of the interval.",
+    mistakes=(
+        Mistake(
+            "90 % instead of 95 %",
+            "5 % are cut off at *each* end: that leaves 90 % inside.",
+            {"0.025": "0.05", "0.975": "0.95"},
+        ),
+        Mistake(
+            "not paired",
+            "You draw other pictures for the new model than for the old one. Then the interval "
+            "also holds the luck of the draw, and is too wide.",
+            {
+                "(new - old)[drawn].mean(dim=1)": "new[drawn.roll(1, 0)].mean(dim=1) "
+                "- old[drawn].mean(dim=1)"
+            },
+        ),
+        Mistake(
+            "old − new",
+            "You subtract the new model from the old one: gains look like losses.",
+            {"(new - old)": "(old - new)"},
+        ),
+        Mistake(
+            "only the new model",
+            "This is the interval of the new model alone. Is the *difference* sure?",
+            {"(new - old)": "new"},
+        ),
+        Mistake(
+            "smallest and largest",
+            "These are the extremes of all resamples: they grow with their number.",
+            {"quantile(0.025)": "min()", "quantile(0.975)": "max()"},
+        ),
+        Mistake(
+            "mean of the wrong axis",
+            "You average over the resamples. Each resample has one difference: its mean.",
+            {"mean(dim=1)": "mean(dim=0)"},
+        ),
+        Mistake(
+            "two standard deviations of a picture",
+            "You take the spread of single pictures, not of means over a draw.",
+            """
+def interval(old, new, drawn):
+    difference = new - old
+    middle, spread = difference.mean().item(), difference.std().item()
+    return middle - 1.96 * spread, middle + 1.96 * spread
+""",
+        ),
+        Mistake(
+            "high before low",
+            "Both ends are right, in the other order.",
+            """
+def interval(old, new, drawn):
+    differences = (new - old)[drawn].mean(dim=1)
+    return differences.quantile(0.975).item(), differences.quantile(0.025).item()
+""",
+        ),
+        Mistake(
+            "number of pictures instead of a share",
+            "You add up where you should average: the interval is in pictures.",
+            {"mean(dim=1)": "sum(dim=1)"},
+        ),
+        Mistake(
+            "nothing drawn",
+            "No resample enters: these are percentiles of the pictures themselves.",
+            {"(new - old)[drawn].mean(dim=1)": "(new - old)"},
+        ),
+    ),
+)
+
+FAIR = Program(
+    id="06.3",
+    title="A fair chance for each",
+    difficulty=2,
+    minutes=10,
+    asks="""
+Each way was trained with the same number of learning rates. Return the R@1 on the test split that
+you
+would report for each way, as a dictionary: each way with the rate that suits *it*, and chosen by
+the
+validation split.
+""",
+    stub='''
+def compared(runs: list[dict]) -> dict[str, float]:
+    """{way: R@1 to report}. Each run has "way", "lr", "val" and "test"."""
+    ...  # your lines here
+''',
+    solved='''
+def compared(runs: list[dict]) -> dict[str, float]:
+    """{way: R@1 to report}. Each run has "way", "lr", "val" and "test"."""
+    best = {}
+    for run in runs:
+        way = run["way"]
+        if way not in best or run["val"] > best[way]["val"]:
+            best[way] = run
+    return {way: run["test"] for way, run in best.items()}
+''',
+    inputs=_tries,
+    hint_text="One choice for each way. Which key of a run may choose, and which may only report?",
+    remark="Whoever tunes one way and not the others decides which one wins.",
+    mistakes=(
+        Mistake(
+            "one rate for all",
+            "You give all ways the rate of the best run of all. It suits one of them.",
+            """
+def compared(runs):
+    rate = max(runs, key=lambda run: run["val"])["lr"]
+    return {run["way"]: run["test"] for run in runs if run["lr"] == rate}
+""",
+        ),
+        Mistake(
+            "chosen by the test split",
+            "The test split chooses, and then reports its own choice.",
+            {'run["val"] > best[way]["val"]': 'run["test"] > best[way]["test"]'},
+        ),
+        Mistake(
+            "validation reported",
+            "You report the numbers that made the choice: each is the best of several, and too "
+            "good.",
+            {'run["test"] for way': 'run["val"] for way'},
+        ),
+        Mistake(
+            "mean over the rates",
+            "You average over the rates: a way is judged by settings that nobody would use.",
+            """
+def compared(runs):
+    tests = {}
+    for run in runs:
+        tests.setdefault(run["way"], []).append(run["test"])
+    return {way: sum(several) / len(several) for way, several in tests.items()}
+""",
+        ),
+        Mistake(
+            "the last run of each way",
+            "The last run of each way stays. Nothing says that it is the best.",
+            {'way not in best or run["val"] > best[way]["val"]': "True"},
+        ),
+        Mistake(
+            "the first run of each way",
+            "The first run of each way stays, and no other gets a chance.",
+            {' or run["val"] > best[way]["val"]': ""},
+        ),
+        Mistake(
+            "the worst of each way",
+            "You keep the run that does worst on the validation split.",
+            {'run["val"] > best': 'run["val"] < best'},
+        ),
+        Mistake(
+            "the smallest rate",
+            "You take the smallest learning rate of each way. It suits some of them.",
+            {'run["val"] > best[way]["val"]': 'run["lr"] < best[way]["lr"]'},
+        ),
+        Mistake(
+            "only the winner",
+            "You report the best way alone. Asked is one number for each.",
+            {"best.items()}": 'best.items() if run is max(best.values(), key=lambda r: r["val"])}'},
+        ),
+    ),
+)
+
+DIRECTIONS = Program(
+    id="06.4",
+    title="How many directions did it take?",
+    difficulty=3,
+    minutes=12,
+    asks="""
+How many singular values of ΔW does it take for a `share` of the whole change? As in section 4, the
+size of a change is the sum of the *squares* of its singular values.
+""",
+    stub='''
+def directions(delta: torch.Tensor, share: float) -> int:
+    """The smallest number of singular values whose squares add up to `share` of all of them."""
+    ...  # your lines here
+''',
+    solved='''
+def directions(delta: torch.Tensor, share: float) -> int:
+    """The smallest number of singular values whose squares add up to `share` of all of them."""
+    squares = torch.linalg.svdvals(delta) ** 2
+    reached = squares.cumsum(0) / squares.sum()
+    return 1 + int((reached < share).sum())
+''',
+    inputs=_change,
+    hint_text="`torch.linalg.svdvals` gives them largest first; `cumsum` adds up. Then count.",
+    mistakes=(
+        Mistake(
+            "not squared",
+            "You add up the singular values themselves, and so count small ones for too much.",
+            {" ** 2": ""},
+        ),
+        Mistake(
+            "one too few",
+            "You count those that don't reach the share yet. One more does.",
+            {"1 + int(": "int("},
+        ),
+        Mistake(
+            "one too many",
+            "The last one that you count is no longer needed.",
+            {"1 + int(": "2 + int("},
+        ),
+        Mistake(
+            "the rank",
+            "This is the rank: every direction counts, however weak.",
+            {"1 + int((reached < share).sum())": "int(torch.linalg.matrix_rank(delta))"},
+        ),
+        Mistake(
+            "each beside the largest",
+            "You count those that are large beside the *largest*. Asked is a share of the sum.",
+            {"squares.cumsum(0) / squares.sum()": "1 - squares / squares[0]"},
+        ),
+        Mistake(
+            "smallest first",
+            "You begin with the weakest direction, so it takes nearly all of them.",
+            {"squares.cumsum(0)": "squares.flip(0).cumsum(0)"},
+        ),
+        Mistake(
+            "those beyond the share",
+            "You count what comes *after* the share has been reached.",
+            {"1 + int((reached < share).sum())": "int((reached >= share).sum())"},
+        ),
+        Mistake(
+            "a share of the squares' root",
+            "You compare with the root of the share: squares twice.",
+            {"reached < share": "reached.sqrt() < share"},
+        ),
+    ),
+)
+
+EXERCISES = (TOOLS, INTERVAL, FAIR, DIRECTIONS)

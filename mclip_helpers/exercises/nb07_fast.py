@@ -1,0 +1,541 @@
+"""Exercises of notebook 07: the same gradient in less time or memory, and caches that lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import nn
+
+from ..loss import contrastive_loss
+from .forms import Mistake, Program, Question, Wrong
+
+
+def _tower_and_batch(k: int) -> tuple[nn.Linear, torch.Tensor, torch.Tensor, int]:
+    """A tower of one layer, pictures, the features of their captions, and a chunk size."""
+    n = 4 + k
+    return nn.Linear(3, 4), torch.randn(n, 3), torch.randn(n, 4), 2 + k // 4
+
+
+def use_cached(
+    answer: Callable, tower: nn.Linear, pictures: torch.Tensor, texts: torch.Tensor, chunk: int
+) -> dict[str, object]:
+    """The gradient of the tower, and how many pictures were in the graph at once."""
+    kept = [0]
+
+    def encode(part: torch.Tensor) -> torch.Tensor:
+        features = tower(part)
+        if features.requires_grad:
+            kept[0] = max(kept[0], len(part))
+        return features
+
+    def loss_of(features: torch.Tensor) -> torch.Tensor:
+        return contrastive_loss(features, texts, 5.0)
+
+    loss = answer(encode, pictures, loss_of, chunk)
+    return {
+        "gradient of the weights": tower.weight.grad,
+        "loss": None if loss is None else float(loss),
+        "most pictures with a graph at once": kept[0],
+    }
+
+
+def _two_gradients(k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    right = torch.randn(3 + k)
+    return 0.4 * right + 0.3 * torch.randn(3 + k), right
+
+
+def _for_a_key(k: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Pixels and weights in whole numbers, and the side of the transform."""
+    pixels = torch.randint(1, 256, (2 + k, 2, 2), dtype=torch.uint8)
+    return pixels, torch.randint(1, 9, (4,)).float(), 32 + k
+
+
+def use_key(
+    answer: Callable[..., Hashable], pixels: torch.Tensor, weights: torch.Tensor, side: int
+) -> dict[str, bool]:
+    """Whether the key changes with what it should change with, and only then."""
+    first = answer(pixels, weights, side)
+    if first is None:
+        return {"the same again gets the same key": None}  # type: ignore[dict-item]
+    hash(first)
+    darker, brighter = pixels.clone(), pixels.clone()
+    darker[0, 0, 0] -= 1
+    brighter[0, 0, 0] -= 1
+    brighter[-1, -1, -1] += 1 if pixels[-1, -1, -1] < 255 else 0
+    moved = weights.clone()
+    moved[1] += 1e-3
+    swapped = weights.flip(0)
+    return {
+        "the same again gets the same key": answer(pixels.clone(), weights.clone(), side) == first,
+        "one pixel changed": answer(darker, weights, side) != first,
+        "two pixels changed, the sum not": answer(brighter, weights, side) != first,
+        "pictures in another order": answer(pixels.flip(0), weights, side) != first,
+        "one picture less": answer(pixels[:-1], weights, side) != first,
+        "one weight changed a little": answer(pixels, moved, side) != first,
+        "weights in another order": answer(pixels, swapped, side) != first
+        or bool((swapped == weights).all()),
+        "another size of the transform": answer(pixels, weights, side + 1) != first,
+    }
+
+
+def _convolution(
+    k: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A kernel without a bias, and the four vectors of the batch norm behind it."""
+    out = 3 + k % 3
+    var = torch.rand(out)
+    var[0] = 2e-5  # a channel that hardly varies: there ε counts
+    return torch.randn(out, 3, 2, 2), torch.randn(out), var, torch.randn(out), torch.randn(out)
+
+
+CACHED = Program(
+    id="07.1",
+    title="A large batch in little memory",
+    difficulty=3,
+    minutes=15,
+    asks="""
+Fill the tower's `.grad` with the gradient of the loss of *all* pictures, with never more than
+`chunk`
+of them in the graph at once, and return the loss. `encode(part)` gives the features of some
+pictures, `loss_of(features)` the loss of all features.
+""",
+    stub='''
+def cached_step(encode, pictures: torch.Tensor, loss_of, chunk: int) -> torch.Tensor:
+    """Fill .grad as `loss_of(encode(pictures)).backward()` would, `chunk` pictures at a time."""
+    ...  # your lines here
+''',
+    solved='''
+def cached_step(encode, pictures: torch.Tensor, loss_of, chunk: int) -> torch.Tensor:
+    """Fill .grad as `loss_of(encode(pictures)).backward()` would, `chunk` pictures at a time."""
+    parts = pictures.split(chunk)
+    with torch.no_grad():
+        features = torch.cat([encode(part) for part in parts])
+    features.requires_grad_()
+    loss = loss_of(features)
+    loss.backward()
+    for part, gradient in zip(parts, features.grad.split(chunk)):
+        encode(part).backward(gradient)
+    return loss.detach()
+''',
+    inputs=_tower_and_batch,
+    use=use_cached,
+    rounds=6,
+    hint_text="""
+Three passes: all features without a graph; the loss, whose gradient stops at the features; each
+chunk
+again with a graph, and `tensor.backward(gradient)` to start from a gradient instead of a loss.
+""",
+    remark="The loss sees nothing of a picture but its features: that is why it can be cut there.",
+    mistakes=(
+        Mistake(
+            "all at once",
+            "The gradient is right, and all pictures are in the graph at the same time.",
+            """
+def cached_step(encode, pictures, loss_of, chunk):
+    loss = loss_of(encode(pictures))
+    loss.backward()
+    return loss.detach()
+""",
+        ),
+        Mistake(
+            "the features keep their graph",
+            "In the first pass everything is in the graph, chunk by chunk, and stays there: the "
+            "gradient reaches the tower twice.",
+            {
+                "    with torch.no_grad():\n        features = torch.cat([encode(part) for part in "
+                "parts])\n    features.requires_grad_()": "    features = torch.cat([encode(part) "
+                "for part in parts])\n    features.retain_grad()"
+            },
+        ),
+        Mistake(
+            "no second pass",
+            "The gradient stops at the features: nobody carries it on into the tower.",
+            {
+                "    for part, gradient in zip(parts, features.grad.split(chunk)):\n"
+                "        encode(part).backward(gradient)\n": ""
+            },
+        ),
+        Mistake(
+            "ones instead of the gradient",
+            "The second pass starts from ones: the gradient of the features is never used.",
+            {"backward(gradient)": "sum().backward()"},
+        ),
+        Mistake(
+            "averaged over the chunks",
+            "You divide by the number of chunks. The loss has averaged already.",
+            {"backward(gradient)": "backward(gradient / len(parts))"},
+        ),
+        Mistake(
+            "only the last chunk",
+            "Only one of the chunks is run again.",
+            {
+                "zip(parts, features.grad.split(chunk))": "[(parts[-1], "
+                "features.grad.split(chunk)[-1])]"
+            },
+        ),
+        Mistake(
+            "gradients in another order",
+            "Each chunk gets the gradient of another one.",
+            {
+                "zip(parts, features.grad.split(chunk))": "zip(parts, [*features.grad.split("
+                "chunk)[1:], features.grad.split(chunk)[0]])"
+                " if len(pictures) % chunk == 0 else zip(parts, features.grad.flip(0).split(chunk))"
+            },
+        ),
+        Mistake(
+            "encoded from the features",
+            "Your step starts from the sum of the features' gradients: all pictures of a chunk get "
+            "the same one.",
+            {"backward(gradient)": "backward(gradient.mean(0).expand_as(gradient))"},
+        ),
+    ),
+)
+
+FACTOR = Program(
+    id="07.2",
+    title="The wrong factor",
+    difficulty=1,
+    minutes=6,
+    asks="""
+Does *some* factor turn an added-up gradient into the right one? Return the factor f that brings
+f · `added` closest to `right`, and how much is left: the length of f · `added` − `right`, divided
+by
+that of `right`.
+""",
+    stub='''
+def best_factor(added: torch.Tensor, right: torch.Tensor) -> tuple[float, float]:
+    """(factor, what is left) for two gradients (numbers,)."""
+    ...  # your lines here
+''',
+    solved='''
+def best_factor(added: torch.Tensor, right: torch.Tensor) -> tuple[float, float]:
+    """(factor, what is left) for two gradients (numbers,)."""
+    factor = (added @ right) / (added @ added)
+    left = (factor * added - right).norm() / right.norm()
+    return factor.item(), left.item()
+''',
+    inputs=_two_gradients,
+    hint_text="Of two vectors a and b, the factor that brings a closest to b is a·b / a·a.",
+    remark="What is left is large in the notebook: the two gradients point in other directions.",
+    mistakes=(
+        Mistake(
+            "divided by the other length",
+            "You divide by `right · right`: that is the factor that brings `right` to `added`.",
+            {"(added @ added)": "(right @ right)"},
+        ),
+        Mistake(
+            "ratio of the lengths",
+            "This makes both equally long. Closest is something else, unless they point the same "
+            "way.",
+            {"(added @ right) / (added @ added)": "right.norm() / added.norm()"},
+        ),
+        Mistake(
+            "the cosine",
+            "This is the cosine of the angle between them.",
+            {"(added @ added)": "(added.norm() * right.norm())"},
+        ),
+        Mistake(
+            "mean of the ratios",
+            "You average the ratios of single entries: one that is nearly zero decides.",
+            {"(added @ right) / (added @ added)": "(right / added).mean()"},
+        ),
+        Mistake(
+            "upside down",
+            "This factor is upside down.",
+            {"(added @ right) / (added @ added)": "(added @ added) / (added @ right)"},
+        ),
+        Mistake(
+            "not relative",
+            "The factor is right; what is left is not divided by the length of `right`.",
+            {" / right.norm()": ""},
+        ),
+        Mistake(
+            "relative to the wrong one",
+            "The factor is right; what is left is measured by the length of `added`.",
+            {"/ right.norm()": "/ added.norm()"},
+        ),
+        Mistake(
+            "left without the factor",
+            "The factor is right; what is left was computed without it.",
+            {"(factor * added - right)": "(added - right)"},
+        ),
+        Mistake(
+            "squared length",
+            "The factor is right; what is left is a squared length.",
+            {".norm() / right.norm()": ".square().sum() / right.square().sum()"},
+        ),
+    ),
+)
+
+STALE = Program(
+    id="07.3",
+    title="A cache that went stale",
+    difficulty=2,
+    minutes=12,
+    asks="""
+What a cache holds was computed from pictures, frozen weights and the size of the transform.
+Return a
+key, anything that can be in a dictionary, that is the same if all of these are the same, and
+another
+one if any of them has changed.
+""",
+    stub='''
+def cache_key(pixels: torch.Tensor, weights: torch.Tensor, side: int):
+    """A key for pictures (N, H, W) in bytes, weights, and the side of the transform in pixels."""
+    ...  # your line here
+''',
+    solved='''
+def cache_key(pixels: torch.Tensor, weights: torch.Tensor, side: int):
+    """A key for pictures (N, H, W) in bytes, weights, and the side of the transform in pixels."""
+    return pixels.numpy().tobytes(), weights.numpy().tobytes(), side
+''',
+    inputs=_for_a_key,
+    use=use_key,
+    hint_text="`tensor.numpy().tobytes()` has every number of a tensor, in their order.",
+    remark="""
+`mh.speed.cache_prefix` hashes all of these with SHA-256, and puts the hash into the file's name:
+another stem is another file, and the old one is not touched.
+""",
+    mistakes=(
+        Mistake(
+            "weights left out",
+            "After one more training step of the stem, yours would hand out the old features.",
+            {", weights.numpy().tobytes()": ""},
+        ),
+        Mistake(
+            "pictures left out",
+            "Other pictures would get the features of these.",
+            {"pixels.numpy().tobytes(), ": ""},
+        ),
+        Mistake(
+            "transform left out",
+            "The same pictures, at another size, would get the features of this one.",
+            {"tobytes(), side": "tobytes()"},
+        ),
+        Mistake(
+            "number of pictures only",
+            "As many other pictures would get the features of these.",
+            {"pixels.numpy().tobytes()": "len(pixels)"},
+        ),
+        Mistake(
+            "shapes only",
+            "Other pictures and other weights of the same shapes would get these features.",
+            {
+                "pixels.numpy().tobytes(), weights.numpy().tobytes()": "tuple(pixels.shape), "
+                "tuple(weights.shape)"
+            },
+        ),
+        Mistake(
+            "sum of the pixels",
+            "A sum does not notice the order, nor two changes that cancel.",
+            {"pixels.numpy().tobytes()": "int(pixels.sum())"},
+        ),
+        Mistake(
+            "sum of the weights",
+            "A sum of weights does not notice that they have changed places.",
+            {"weights.numpy().tobytes()": "round(weights.sum().item(), 4)"},
+        ),
+        Mistake(
+            "weights rounded",
+            "A small step of the weights is rounded away, and its features stay the old ones.",
+            {"weights.numpy().tobytes()": "tuple(weights.round(decimals=1).tolist())"},
+        ),
+        Mistake(
+            "identity of the tensors",
+            "`id` is the place in memory: the same numbers elsewhere get another key, and a "
+            "tensor that was changed in place keeps its own.",
+            {
+                "pixels.numpy().tobytes(), weights.numpy().tobytes()": "id(pixels), id(weights)",
+            },
+        ),
+        Mistake(
+            "first picture only",
+            "Only the first picture is in the key.",
+            {"pixels.numpy()": "pixels[0].numpy()"},
+        ),
+        Mistake(
+            "pictures as a set",
+            "As a set, the pictures have no order; the features that are kept have one.",
+            {"pixels.numpy().tobytes()": "frozenset(p.numpy().tobytes() for p in pixels)"},
+        ),
+    ),
+)
+
+FOLD = Program(
+    id="07.4",
+    title="Fold a batch norm away",
+    difficulty=2,
+    minutes=12,
+    asks="""
+A convolution without a bias is followed by a frozen batch norm: y = (conv(x) − mean) / √(var + ε) ·
+gamma + beta, with ε = 1e-5. Return the kernel and the bias of the one convolution that does both.
+""",
+    stub='''
+def folded(
+    kernel: torch.Tensor,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    gamma: torch.Tensor,
+    beta: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(kernel, bias) from a kernel (out, in, h, w) and four vectors (out,)."""
+    ...  # your lines here
+''',
+    solved='''
+def folded(
+    kernel: torch.Tensor,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+    gamma: torch.Tensor,
+    beta: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(kernel, bias) from a kernel (out, in, h, w) and four vectors (out,)."""
+    factor = gamma / (var + 1e-5).sqrt()
+    return kernel * factor[:, None, None, None], beta - mean * factor
+''',
+    inputs=_convolution,
+    hint_text="Sort the formula by what multiplies conv(x), and by what is left without x.",
+    mistakes=(
+        Mistake(
+            "no square root",
+            "You divide by the variance. The formula divides by its root.",
+            {".sqrt()": ""},
+        ),
+        Mistake(
+            "ε left out",
+            "A channel that hardly varies gets too large a factor: what is added to the variance?",
+            {"(var + 1e-5)": "var"},
+        ),
+        Mistake(
+            "ε outside the root",
+            "ε is added to the variance, under the root.",
+            {"(var + 1e-5).sqrt()": "(var.sqrt() + 1e-5)"},
+        ),
+        Mistake(
+            "gamma left out",
+            "The factor lacks gamma.",
+            {"gamma / (var": "1 / (var"},
+        ),
+        Mistake(
+            "beta left out",
+            "What is added at the end is missing from the bias.",
+            {"beta - mean * factor": "-mean * factor"},
+        ),
+        Mistake(
+            "mean left out",
+            "The mean is subtracted before the factor: it leaves something in the bias.",
+            {"beta - mean * factor": "beta"},
+        ),
+        Mistake(
+            "mean not scaled",
+            "The mean is subtracted *before* the division, so the factor reaches it, too.",
+            {"mean * factor": "mean"},
+        ),
+        Mistake(
+            "mean added",
+            "The mean is subtracted.",
+            {"beta - mean": "beta + mean"},
+        ),
+        Mistake(
+            "factor along the inputs",
+            "The factor belongs to the *output* channels: the kernel's first axis.",
+            {
+                "kernel * factor[:, None, None, None]": "kernel * factor[torch.arange(3) % "
+                "len(factor)][None, :, None, None]"
+            },
+        ),
+        Mistake(
+            "kernel not scaled",
+            "The bias is right, and the kernel is still the old one.",
+            {"kernel * factor[:, None, None, None]": "kernel"},
+        ),
+        Mistake(
+            "beta scaled, too",
+            "beta is added after the factor, and not multiplied by it.",
+            {"beta - mean * factor": "(beta - mean) * factor"},
+        ),
+        Mistake(
+            "kernel changed in place",
+            "The result is right, and the old kernel is gone: unfolding would need it.",
+            {
+                "return kernel * factor[:, None, None, None]": "kernel *= "
+                "factor[:, None, None, None]\n    return kernel"
+            },
+        ),
+    ),
+)
+
+LEVERS = Question(
+    id="07.5",
+    title="Which lever is still exact?",
+    difficulty=2,
+    minutes=6,
+    asks="""
+You want the *same* gradient in less time or memory. Does each of these give it (up to the
+rounding of
+fp32), or another one?
+""",
+    stub="""
+answer = {
+    "four batches of 8 added up, for one of 32": "?",
+    "GradCache in chunks of 8, for one of 32": "?",
+    "folding the frozen branches": "?",
+    "captions computed once, text tower frozen": "?",
+    "captions computed once, text tower trained": "?",
+    "other processes' features gathered as mere numbers": "?",
+}
+""",
+    right={
+        "four batches of 8 added up, for one of 32": "another",
+        "GradCache in chunks of 8, for one of 32": "the same",
+        "folding the frozen branches": "the same",
+        "captions computed once, text tower frozen": "the same",
+        "captions computed once, text tower trained": "another",
+        "other processes' features gathered as mere numbers": "another",
+    },
+    choices={"the same": "up to rounding", "another": "it points elsewhere, or has another size"},
+    hint_text="Each has a section, and each section ends with a relative difference.",
+    mistakes=(
+        Wrong(
+            "added-up batches thought to be exact",
+            "In a batch of 8 each picture is told from 7 wrong captions. And in one of 32?",
+            "the same",
+            "four batches of 8 added up, for one of 32",
+        ),
+        Wrong(
+            "GradCache thought to be adding up",
+            "Its loss is that of all 32 features; what comes in chunks is the way through the "
+            "tower.",
+            "another",
+            "GradCache in chunks of 8, for one of 32",
+        ),
+        Wrong(
+            "folding thought to approximate",
+            "A sum of convolutions *is* a convolution. Section 2 measured it in float64.",
+            "another",
+            "folding the frozen branches",
+        ),
+        Wrong(
+            "constant captions thought to change",
+            "What changes in a frozen tower from one epoch to the next?",
+            "another",
+            "captions computed once, text tower frozen",
+        ),
+        Wrong(
+            "trained captions thought to be constant",
+            "After the first step, are the stored captions still those of the tower?",
+            "the same",
+            "captions computed once, text tower trained",
+        ),
+        Wrong(
+            "gathering numbers thought to be enough",
+            "The loss is right. What does a picture's row do to the *other* processes' losses, and "
+            "who tells it?",
+            "the same",
+            "other processes' features gathered as mere numbers",
+        ),
+    ),
+)
+
+EXERCISES = (CACHED, FACTOR, STALE, FOLD, LEVERS)

@@ -1,0 +1,282 @@
+"""Exercises of notebook 08: exports that are subtly wrong, and the gates that stop them."""
+
+from __future__ import annotations
+
+import torch
+
+from .forms import Mistake, Program, Question, Wrong
+
+
+def _outputs(k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of the model and of its export; one row of the export may point elsewhere."""
+    ours = torch.randn(3 + k, 4) * torch.linspace(0.5, 3, 3 + k)[:, None]
+    theirs = 1.5 * ours + 0.1 * torch.randn(3 + k, 4)
+    if k % 2:
+        theirs[k % 3] = torch.randn(4)
+    return ours, theirs
+
+
+def _pixels(k: int) -> tuple[torch.Tensor, list[float], list[float]]:
+    """A picture (H, W, 3) in bytes, and the mean and standard deviation of a transform."""
+    height = 2 + k if k % 2 else 3
+    pixels = torch.randint(0, 256, (height, 3, 3), dtype=torch.uint8)
+    return pixels, [0.48, 0.4, 0.3], [0.27, 0.2, 0.35]
+
+
+GATE = Program(
+    id="08.1",
+    title="A gate with a number",
+    difficulty=2,
+    minutes=8,
+    asks="""
+Before an export is shipped, its features are compared with those of the model. Return the one
+number
+that decides: the *worst* cosine between a row of one and the same row of the other. Lengths don't
+matter, as the features are normalised afterwards.
+""",
+    stub='''
+def worst_cosine(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The smallest cosine between row i of `ours` and row i of `theirs`, both (N, D)."""
+    ...  # your line here
+''',
+    solved='''
+def worst_cosine(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The smallest cosine between row i of `ours` and row i of `theirs`, both (N, D)."""
+    return F.cosine_similarity(ours, theirs, dim=1).min().item()
+''',
+    inputs=_outputs,
+    hint_text="One cosine for each picture. Which of them should stop the export?",
+    remark="A mean of 0.99 can hide one picture in a hundred that points anywhere.",
+    mistakes=(
+        Mistake(
+            "mean instead of the worst",
+            "A mean hides the one picture that has gone wrong.",
+            {".min()": ".mean()"},
+        ),
+        Mistake(
+            "the best",
+            "The best row says nothing about the others.",
+            {".min()": ".max()"},
+        ),
+        Mistake(
+            "all as one vector",
+            "You compare all rows as one long vector: long rows hide short ones.",
+            {"(ours, theirs, dim=1).min()": "(ours.flatten(), theirs.flatten(), dim=0)"},
+        ),
+        Mistake(
+            "columns",
+            "You compare columns: one number of all pictures. A picture is a row.",
+            {"dim=1": "dim=0"},
+        ),
+        Mistake(
+            "dot products",
+            "These are dot products: without the lengths they would be cosines.",
+            {"F.cosine_similarity(ours, theirs, dim=1)": "(ours * theirs).sum(dim=1)"},
+        ),
+        Mistake(
+            "largest difference",
+            "You measure how far the numbers are apart. An export may be longer by a factor, and "
+            "just as good.",
+            {"F.cosine_similarity(ours, theirs, dim=1).min()": "(ours - theirs).abs().max()"},
+        ),
+        Mistake(
+            "every row with every row",
+            "You compare each row with every other: picture 0 need not look like picture 1.",
+            {
+                "F.cosine_similarity(ours, theirs, dim=1)": "(F.normalize(ours, dim=1) @ "
+                "F.normalize(theirs, dim=1).T)"
+            },
+        ),
+        Mistake(
+            "sign dropped",
+            "A cosine of −1 is the worst there is, and counts as perfect here.",
+            {"dim=1).min()": "dim=1).abs().min()"},
+        ),
+        Mistake(
+            "distance instead of cosine",
+            "This is 1 − cosine, and the smallest of it: the best row.",
+            {
+                "F.cosine_similarity(ours, theirs, dim=1).min()": "(1 - F.cosine_similarity(ours, "
+                "theirs, dim=1)).min()"
+            },
+        ),
+    ),
+)
+
+TRANSFORM = Program(
+    id="08.2",
+    title="The transform, written again",
+    difficulty=2,
+    minutes=10,
+    asks="""
+On a phone or a page, nobody has `clip.preprocess`: it is written once more. Turn a picture in bytes
+(height, width, 3) into the tensor that the model takes: (3, height, width), 0…1, minus the mean,
+divided by the standard deviation, for each colour.
+""",
+    stub='''
+def to_tensor(pixels: torch.Tensor, mean: list[float], std: list[float]) -> torch.Tensor:
+    """(3, H, W) floating-point numbers from bytes (H, W, 3): red, green, blue."""
+    ...  # your lines here
+''',
+    solved='''
+def to_tensor(pixels: torch.Tensor, mean: list[float], std: list[float]) -> torch.Tensor:
+    """(3, H, W) floating-point numbers from bytes (H, W, 3): red, green, blue."""
+    numbers = pixels.float() / 255
+    return ((numbers - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1)
+''',
+    inputs=_pixels,
+    hint_text="While colours are the last axis, three numbers meet the right ones by themselves.",
+    mistakes=(
+        Mistake(
+            "0…255",
+            "Your numbers go up to hundreds. The mean is meant for numbers of 0…1.",
+            {"pixels.float() / 255": "pixels.float()"},
+        ),
+        Mistake(
+            "divided by 256",
+            "White should be 1: what is its byte?",
+            {"/ 255": "/ 256"},
+        ),
+        Mistake(
+            "no mean",
+            "The mean is not subtracted.",
+            {"numbers - torch.tensor(mean)": "numbers"},
+        ),
+        Mistake(
+            "no standard deviation",
+            "The standard deviation is missing.",
+            {" / torch.tensor(std)": ""},
+        ),
+        Mistake(
+            "multiplied by the deviation",
+            "The standard deviation divides.",
+            {"/ torch.tensor(std)": "* torch.tensor(std)"},
+        ),
+        Mistake(
+            "blue and red exchanged",
+            "Red and blue have changed places: some libraries read pictures as BGR.",
+            {"pixels.float() / 255": "pixels.flip(2).float() / 255"},
+        ),
+        Mistake(
+            "reshaped instead of permuted",
+            "The shape is right and the picture is scrambled: `reshape` leaves the numbers in "
+            "their order.",
+            {".permute(2, 0, 1)": ".reshape(3, *pixels.shape[:2])"},
+        ),
+        Mistake(
+            "height and width exchanged",
+            "The picture lies on its side: height comes before width.",
+            {".permute(2, 0, 1)": ".permute(2, 1, 0)"},
+        ),
+        Mistake(
+            "colours last",
+            "The numbers are right; the colours should be the first axis.",
+            {".permute(2, 0, 1)": ""},
+        ),
+        Mistake(
+            "mean after the deviation",
+            "You divide first, and subtract the mean afterwards.",
+            {
+                "(numbers - torch.tensor(mean)) / torch.tensor(std)": "numbers / torch.tensor(std) "
+                "- torch.tensor(mean)"
+            },
+        ),
+        Mistake(
+            "the picture's own mean",
+            "You subtract this picture's own mean. The model was trained with the same three "
+            "numbers for all.",
+            {"torch.tensor(mean)": "numbers.mean(dim=(0, 1))"},
+        ),
+        Mistake(
+            "whole numbers",
+            "Bytes divided as whole numbers are 0 or 1: digits are lost.",
+            {"pixels.float() / 255": "pixels // 255"},
+        ),
+    ),
+)
+
+SYMPTOMS = Question(
+    id="08.3",
+    title="Exports that are subtly wrong",
+    difficulty=3,
+    minutes=8,
+    asks="""
+Four exports run without an error, and each is wrong. Match each symptom with its cause.
+""",
+    stub="""
+answer = {
+    "one picture works, eight pictures raise an error about shapes": "?",
+    "each picture's cosine with the model is somewhat too low, whatever it shows": "?",
+    "the order of the answers is right, probabilities are far too sharp or too flat": "?",
+    "a picture's features depend on which others are in the batch": "?",
+}
+""",
+    right={
+        "one picture works, eight pictures raise an error about shapes": "batch of one baked in",
+        "each picture's cosine with the model is somewhat too low, whatever it shows": "wrong mean",
+        "the order of the answers is right, probabilities are far too sharp or too flat": (
+            "scale left out"
+        ),
+        "a picture's features depend on which others are in the batch": "training mode",
+    },
+    choices={
+        "batch of one baked in": "the size of the example was taken for a constant",
+        "wrong mean": "the transform is that of another model",
+        "scale left out": "features leave the graph, and the multiplier is not applied",
+        "training mode": "batch norm takes its statistics from the batch",
+        "blue and red exchanged": "colours come in another order",
+    },
+    hint_text="Which part sees the size of the batch? The other pictures? Only the last step?",
+    mistakes=(
+        Wrong(
+            "shape error taken for training mode",
+            "Training mode takes any number of pictures. What has a fixed size here?",
+            "training mode",
+            "one picture works, eight pictures raise an error about shapes",
+        ),
+        Wrong(
+            "shape error taken for the transform",
+            "The transform works on one picture at a time. What met only one in the export?",
+            "wrong mean",
+            "one picture works, eight pictures raise an error about shapes",
+        ),
+        Wrong(
+            "shift taken for training mode",
+            "Does each picture's cosine change with the others in its batch?",
+            "training mode",
+            "each picture's cosine with the model is somewhat too low, whatever it shows",
+        ),
+        Wrong(
+            "shift taken for exchanged colours",
+            "Exchanged, a red apple would be blue. What shifts all pictures alike?",
+            "blue and red exchanged",
+            "each picture's cosine with the model is somewhat too low, whatever it shows",
+        ),
+        Wrong(
+            "flat probabilities taken for the transform",
+            "The order is right, so the features are. What comes after the cosines?",
+            "wrong mean",
+            "the order of the answers is right, probabilities are far too sharp or too flat",
+        ),
+        Wrong(
+            "flat probabilities taken for training mode",
+            "The order is right, so the features are. What comes after the cosines?",
+            "training mode",
+            "the order of the answers is right, probabilities are far too sharp or too flat",
+        ),
+        Wrong(
+            "neighbours taken for a fixed batch",
+            "Any number of pictures works here. Which layer looks at all of them at once?",
+            "batch of one baked in",
+            "a picture's features depend on which others are in the batch",
+        ),
+        Wrong(
+            "neighbours taken for the transform",
+            "The transform sees one picture at a time. Which layer looks at all of them?",
+            "wrong mean",
+            "a picture's features depend on which others are in the batch",
+        ),
+    ),
+)
+
+EXERCISES = (GATE, TRANSFORM, SYMPTOMS)

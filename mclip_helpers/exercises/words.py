@@ -1,0 +1,140 @@
+"""What a finding says, in words."""
+
+from __future__ import annotations
+
+from ..display import readable
+from .findings import Difference, Finding, Kind
+
+TITLES = {
+    Kind.RIGHT: "Right",
+    Kind.NOT_YET: "Not yet",
+    Kind.MISTAKE: "Not right yet, and we know this one",
+    Kind.DIFFERS: "Not right yet",
+    Kind.GRADIENT: "The value is right, its gradient is not",
+    Kind.DETACHED: "The value is right, but no gradient flows",
+    Kind.CHANGED: "The result is right, but an input has changed",
+    Kind.RANDOM: "Each call gives another result",
+    Kind.SHAPE: "The shape is not right yet",
+    Kind.TYPE: "Another type is expected",
+    Kind.DTYPE: "Another dtype is expected",
+    Kind.NOT_FINITE: "NaN or infinity",
+    Kind.NOTHING: "It gives back None",
+    Kind.RAISED: "It stopped with an error",
+    Kind.TOO_LONG: "It does not come back",
+    Kind.PARAMETERS: "Other parameters are expected",
+    Kind.NOT_A_FUNCTION: "A function is expected",
+    Kind.NOT_ALLOWED: "Not by these means",
+    Kind.PARTS: "Some parts are missing",
+    Kind.NO_CHOICE: "None of the choices",
+}
+
+
+# Of these, two results side by side say nothing that helps.
+NOT_SHOWN = {Kind.RANDOM, Kind.GRADIENT, Kind.NOTHING}
+
+
+def title(finding: Finding) -> str:
+    """A few words for a finding."""
+    return TITLES[finding.kind]
+
+
+def sentences(finding: Finding) -> list[str]:
+    """What a finding says, a line for each thought."""
+    lines = [_main(finding)]
+    if finding.parts_right and finding.kind is not Kind.RIGHT:
+        lines.append("Right so far: {} of {} parts.".format(*finding.parts_right))
+    if finding.difference and finding.inputs and finding.kind not in NOT_SHOWN:
+        lines += _side_by_side(finding.difference)
+    if finding.inputs:
+        inputs = ", ".join(f"{name} = {value}" for name, value in finding.inputs)
+        lines.append(f"The smallest input that shows it: {inputs}")
+    return [readable(line) for line in lines if line]
+
+
+def _main(finding: Finding) -> str:
+    kind, names = finding.kind, finding.names
+    if kind is Kind.MISTAKE:
+        where = f"{names[0]}: " if names and names[0] else ""
+        return where + finding.says
+    if kind is Kind.RAISED:
+        return _of_error(finding)
+    if kind is Kind.NOT_YET and names:
+        return f"Still open: {', '.join(names)}."
+    if kind is Kind.PARAMETERS:
+        return (
+            f"`{names[0]}` is called with {len(names) - 1} arguments: {', '.join(names[1:])}. "
+            f"Keep the first line of the stub as it is."
+        )
+    if kind is Kind.NOT_A_FUNCTION:
+        return (
+            f"What came is {names[1]}. Hand over `{names[0]}` itself, without brackets behind "
+            f"it: the check calls it."
+        )
+    if kind is Kind.NOT_ALLOWED:
+        return f"It uses {', '.join(f'`{name}`' for name in names)}. Here you do without."
+    if kind is Kind.TOO_LONG:
+        return (
+            f"After {finding.seconds:g} seconds it was stopped. Does every loop come to an end, "
+            f"and does none do the same work again and again?"
+        )
+    if kind is Kind.CHANGED:
+        places = ", ".join(finding.inputs[int(i)][0] for i in names)
+        return (
+            f"After the call, {places} is not what it was: whoever passed it still needs it. Look "
+            f"for an operation in place (+=, [...] =, or a name that ends with _)."
+        )
+    if kind is Kind.PARTS:
+        return f"The answer is a dictionary with these keys: {', '.join(names)}."
+    if kind is Kind.NO_CHOICE:
+        part = f"{names[0]}: " if names[0] else ""
+        return f"{part}{names[1]} is not among the choices: {', '.join(names[2:])}."
+    if finding.difference and not finding.inputs:
+        return _of_question(finding.difference)
+    return SAYS[kind]
+
+
+SAYS = {
+    Kind.RIGHT: "",
+    Kind.NOT_YET: "Nothing has changed here yet. Write your lines, run the cell, and check again.",
+    Kind.DIFFERS: "It runs, and gives something else than the solution.",
+    Kind.GRADIENT: (
+        "All numbers are right, but `backward()` would take another way: some step on the way to "
+        "the result is cut off from autograd (.detach(), .data, .item(), no_grad)."
+    ),
+    Kind.DETACHED: (
+        "Autograd can't go back from the result to the inputs. What cuts the graph: .item(), "
+        "float(), .detach(), .data, .numpy(), torch.tensor(…), torch.no_grad()."
+    ),
+    Kind.RANDOM: "Called twice with the same arguments, it does not agree with itself.",
+    Kind.SHAPE: "The result has another shape than it should have.",
+    Kind.TYPE: "The result is of another type than the solution's.",
+    Kind.DTYPE: "The numbers are of a dtype that can't hold the result: digits are lost.",
+    Kind.NOT_FINITE: (
+        "The result holds NaN or infinity. Which step divides by zero, takes the logarithm of "
+        "zero, or exponentiates a large number?"
+    ),
+    Kind.NOTHING: "The function ends without a result. Is there a `return` on every way through?",
+}
+
+
+def _of_error(finding: Finding) -> str:
+    error = finding.error
+    assert error is not None
+    said = f"{error.type}: {error.message}" if error.message else error.type
+    said = readable(said, 300)
+    if error.line is None:
+        return f"{said} (raised where the check uses what you wrote)"
+    code = f": `{error.code}`" if error.code else ""
+    return f"In line {error.line}{code}, {said}"
+
+
+def _of_question(difference: Difference) -> str:
+    part = f"{difference.part}: " if difference.part else ""
+    if difference.kind is Kind.DIFFERS:
+        return f"{part}your answer is {difference.yours}, which is {difference.expected}."
+    return f"{part}your answer is {difference.yours}; what is asked is {difference.expected}."
+
+
+def _side_by_side(difference: Difference) -> list[str]:
+    of = f" ({difference.part})" if difference.part else ""
+    return [f"Yours{of}: {difference.yours}", f"Expected{of}: {difference.expected}"]
