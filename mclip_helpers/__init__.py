@@ -31,7 +31,7 @@ from .data import (
     xm3600,
 )
 from .evaluation import embed, evaluate, retrieval, zero_shot
-from .exercises import exercise, progress
+from .exercises import exercise, last_test, progress
 from .files import data_folder
 from .gradient import Cause, Verdict, gradients, in_words, trace
 from .lora import (
@@ -78,6 +78,7 @@ __all__ = [
     "exercise",
     "exercises",
     "progress",
+    "last_test",
     # 01_load_mobileclip
     "load_model",
     "mobileclip_names",
