@@ -53,7 +53,7 @@ QUESTIONS = (
         1,
         "Both at zero",
         """
-LoRA starts with A random and B = 0. A colleague sets *both* to zero: "Then it is even more certain
+LoRA starts with A random and B = 0. A colleague sets both to zero: "Then it is even more certain
 that nothing changes at first." What will training do?
 """,
         "Notebook 02, section 5; notebook 04, section 5.",
@@ -78,7 +78,7 @@ An optimizer needs a gradient. Write down the gradient of B: which product is a 
             "Train an update of rank 1: all rows of A begin equal, and they stay equal.",
             "equal and zero confused",
             """
-Rows that are equal and *not* zero would do that. Rows of zeros give a gradient of which size?
+Rows that are equal and not zero would do that. Rows of zeros give a gradient of which size?
 """,
         ),
     ),
@@ -176,7 +176,7 @@ it can be switched off.
             "Train both with ten more seeds and test each on these 100 pictures: that decides it.",
             "seeds in place of test pictures",
             """
-Seeds show how much *training* varies. There would still be only these hundred pictures.
+Seeds show how much training varies. There would still be only these hundred pictures.
 """,
         ),
     ),
@@ -196,7 +196,7 @@ What is known can be undone, exactly and for nothing. Training is for what is le
             "LoRA on the first layers: that is where colours are read, and 12,056 numbers do.",
             "training what a formula undoes",
             """
-It would learn something like it, for the price of pictures and training. What do you *know* about
+It would learn something like it, for the price of pictures and training. What do you know about
 the change?
 """,
         ),
@@ -256,7 +256,7 @@ each adapter has a gradient. How did it get there?
 """,
         "Notebook 04, section 4.",
         """
-Names play no part in it: `AccumulateGrad.variable` *is* the weight. The loss and its graph are gone
+Names play no part in it: `AccumulateGrad.variable` is the weight. The loss and its graph are gone
 when the function returns, and `.grad` stays, because the weight holds it.
 """,
         Choice(
@@ -285,8 +285,8 @@ Then a second model, which has nothing to do with this loss, would get a gradien
         8,
         "A large entry",
         """
-G is the gradient of the contrastive loss at the scores. Off the diagonal, in row *i* and column
-*j*, it has one entry that is large. What does that say?
+G is the gradient of the contrastive loss at the scores. Off the diagonal, in row i and column
+j, it has one entry that is large. What does that say?
 """,
         "Notebook 03, section 10.",
         """
@@ -297,7 +297,7 @@ the softmax finds hard negatives by itself.
             "Picture i and caption j are far apart, and a step has to bring them together.",
             "sign of the gradient",
             """
-Far apart means a small probability, and so a small entry. And which way does a step *against* the
+Far apart means a small probability, and so a small entry. And which way does a step against the
 gradient move a score whose gradient is positive?
 """,
         ),
@@ -311,7 +311,7 @@ gradient move a score whose gradient is positive?
             "The scale is too large: with a temperature of 1 all entries would be equal.",
             "temperature blamed",
             """
-A smaller scale makes the softmax flatter, and entries still differ. What is it that makes *this*
+A smaller scale makes the softmax flatter, and entries still differ. What is it that makes this
 one large?
 """,
         ),
@@ -363,7 +363,7 @@ is nobody's luckiest of four.
             "The third rate's on the test split: those pictures have never been trained on.",
             "chosen by the test split",
             """
-They were not trained on, and they would have *chosen*. Of four tries, the luckiest on these very
+They were not trained on, and they would have chosen. Of four tries, the luckiest on these very
 pictures would be reported.
 """,
         ),
