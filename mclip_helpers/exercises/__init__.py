@@ -1,6 +1,6 @@
 """Exercises that know what went wrong.
 
-forms      what an exercise is, and how an answer is checked
+forms      what every exercise has; programs and questions: how an answer is checked
 nb00_start… the exercises of each notebook
 last_test  ten questions at the end of the series
 series     all of them by number, and where the learner stands
@@ -12,8 +12,10 @@ records    the one file in which the outcome of each check is counted
 
 from .cards import Checked
 from .findings import Finding, Kind
-from .forms import Exercise, Mistake, Program, Question, Wrong
+from .forms import Exercise
 from .last_test import LastTest, last_test
+from .programs import Mistake, Program
+from .questions import Question, Wrong
 from .records import DamagedRecords, Record
 from .series import EXERCISES, NOTEBOOKS, Progress, exercise, progress
 

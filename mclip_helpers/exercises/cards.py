@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ..display import Html, html_text
@@ -36,6 +36,9 @@ class Asked(Protocol):
     @property
     def stars(self) -> str: ...
 
+    @property
+    def choices(self) -> Mapping[str, str]: ...
+
 
 class Checked(Html):
     """What a check found: a card in a notebook, text elsewhere, and data in `finding`."""
@@ -56,15 +59,17 @@ def question_card(exercise: Asked) -> Html:
     """What is asked, how hard it is, and how long it takes."""
     head = f"{exercise.id} · {exercise.title}"
     about = f"{exercise.stars} · {exercise.minutes} minutes"
-    choices: dict[str, str] = getattr(exercise, "choices", {})
     listed = "".join(
-        f"<li><b>{html_text(word)}</b>{f': {_inline(meaning)}' if meaning else ''}</li>"
-        for word, meaning in choices.items()
+        f"<li><b>{html_text(word)}</b>: {_inline(meaning)}</li>"
+        for word, meaning in exercise.choices.items()
     )
     body = _paragraphs(exercise.asks.split("\n\n"))
     body += f'<ul style="margin:4px 0">{listed}</ul>' if listed else ""
     text = [f"{head}  ({about})", "", exercise.asks]
-    text += [f"  {word}" + (f": {meaning}" if meaning else "") for word, meaning in choices.items()]
+    text += [
+        f"  {word}" + (f": {meaning}" if meaning else "")
+        for word, meaning in exercise.choices.items()
+    ]
     return Html(_card(PLAIN, head, body, about), "\n".join(text))
 
 

@@ -1,66 +1,19 @@
-"""The form of an exercise: what is asked, what is right, and what people get wrong.
+"""What every exercise has: what is asked, a hint, a solution, and a check that ends in a finding.
 
-A `Program` asks for a function or a class, and a `Question` for a number, a name, a set of names,
-or a choice. Both know mistakes: the wrong answers that real students give, each with the sentence
-that helps without giving the answer away.
-
-How a program is checked: it is run on a row of inputs, the smallest first, beside the solution. If
-all results say the same, it is right. If not, it is compared with every known mistake, and named if
-it does the same as one on all inputs. Otherwise the first input on which it differs is shown, with
-both results. Whatever the code does, the check ends with a finding and not with a traceback.
+There are two kinds: a `Program` asks for a function or a class, and a `Question` for a number, a
+name, a set of names, or a choice. Both know mistakes: the wrong answers that real students give,
+each with the sentence that helps without giving the answer away.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import inspect
-import linecache
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-from ..loss import contrastive_loss
 from . import records
 from .cards import Checked, Shown, hint_card, question_card, solution_card
-from .findings import Difference, Finding, Kind
-from .running import Outcome, described, names_in, run, same_code, silence
-from .values import difference, plain, shown
-
-# What the sources of exercises may use of `mh`; the package itself is not there yet.
-MH = SimpleNamespace(contrastive_loss=contrastive_loss)
-
-INPUTS = 8  # on so many inputs a program is run
-LIMIT = 5.0  # seconds for each of them
-OURS = 60.0  # seconds for what is known to come back
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A wrong program that students write.
-
-    `name` is for the teacher's table, `says` for the learner. `change` makes the wrong program: it
-    replaces text of the solution (each text must be in it), or is a whole program of its own.
-    """
-
-    name: str
-    says: str
-    change: Mapping[str, str] | str
-
-
-@dataclass(frozen=True)
-class Wrong:
-    """A wrong answer to a question, or to one `part` of it."""
-
-    name: str
-    says: str
-    value: object
-    part: str = ""
+from .findings import Finding, Kind
+from .running import described
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +22,8 @@ class Exercise:
 
     `check(answer)` says what is right or wrong with an answer, `hint()` helps, `solution()` tells.
     Difficulty is 1, 2 or 3; `stub` is the cell to begin with, and `name` the name that it defines.
-    `remark` is what the solution teaches beyond itself.
+    `remark` is what the solution teaches beyond itself. `choices` are the words to choose from,
+    each with what it means, where there are any.
     """
 
     id: str
@@ -80,6 +34,7 @@ class Exercise:
     stub: str
     hint_text: str
     remark: str = ""
+    choices: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stub", self.stub.strip())
@@ -143,313 +98,3 @@ class Exercise:
 def flowed(text: str) -> str:
     """Paragraphs of one line each, of text in lines; an empty line is between paragraphs."""
     return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
-
-
-# ------------------------------------------------------------------------------------ programs
-
-
-def call(answer: Callable, *inputs: object) -> object:
-    """How most answers are used: as a function of the inputs."""
-    return answer(*inputs)
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Program(Exercise):
-    """An exercise in which one writes a function or a class.
-
-    `inputs(k)` draws the arguments of run k, small ones for k = 0; PyTorch's random numbers start
-    anew for each. `use(answer, *arguments)` is what is compared: the result of a function, or what
-    one does with a class. `without` are names that an answer has to do without.
-    """
-
-    solved: str
-    inputs: Callable[[int], tuple]
-    mistakes: Sequence[Mistake]
-    use: Callable = call
-    without: Sequence[str] = ()
-    rounds: int = INPUTS
-    limit: float = LIMIT
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "solved", self.solved.strip())
-
-    @property
-    def solution_source(self) -> str:
-        return self.solved
-
-    @property
-    def mistake_names(self) -> list[str]:
-        return [mistake.name for mistake in self.mistakes]
-
-    @functools.cached_property
-    def name(self) -> str:
-        """The name of the function or class that the stub defines."""
-        line = next(x for x in self.stub.splitlines() if x.startswith(("def ", "class ")))
-        return line.split()[1].partition("(")[0].rstrip(":")
-
-    def compiled(self, source: str) -> Callable:
-        """The function or class that `source` defines."""
-        place = f"<exercise {self.id}, {hash(source)}>"
-        linecache.cache[place] = (len(source), None, source.splitlines(keepends=True), place)
-        names = {"torch": torch, "F": F, "nn": nn, "math": math, "mh": MH, "__name__": "exercise"}
-        exec(compile(source, place, "exec"), names)
-        return names[self.name]  # type: ignore[return-value]
-
-    def mistaken(self, mistake: Mistake) -> str:
-        """The source of a wrong program. ValueError if what it changes is not in the solution."""
-        if isinstance(mistake.change, str):
-            return mistake.change.strip()
-        source = self.solved
-        for old, new in mistake.change.items():
-            if old not in source:
-                raise ValueError(f"{self.id}, {mistake.name}: {old!r} is not in the solution")
-            source = source.replace(old, new)
-        return source
-
-    def drawn(self, k: int) -> tuple:
-        """The arguments of run k, always the same ones."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(k)
-            return self.inputs(k)
-
-    def outcome(
-        self, answer: object, k: int, *, seed: int = 0, limit: float | None = None
-    ) -> Outcome:
-        """What the answer makes of the arguments of run k."""
-        limit = self.limit if limit is None else limit
-        return run(answer, self.use, self.drawn(k), limit=limit, seed=seed)
-
-    @functools.cached_property
-    def expected(self) -> list[Outcome]:
-        """What the solution makes of each run.
-
-        It is run before any answer is: the first call of a part of PyTorch can take seconds.
-        """
-        answer = self.compiled(self.solved)
-        outcomes = [self.outcome(answer, k, limit=OURS) for k in range(self.rounds)]
-        assert not any(o.error or o.seconds_over for o in outcomes), (self.id, outcomes)
-        return outcomes
-
-    @functools.cached_property
-    def mistaken_outcomes(self) -> list[list[Outcome]]:
-        """What each known mistake makes of each run."""
-        with silence():
-            return [
-                [self.outcome(answer, k, limit=OURS) for k in range(self.rounds)]
-                for answer in (self.compiled(self.mistaken(m)) for m in self.mistakes)
-            ]
-
-    @functools.cached_property
-    def parameters(self) -> tuple[str, ...]:
-        return tuple(inspect.signature(self.compiled(self.stub)).parameters)
-
-    def _found(self, answer: object) -> Finding:
-        if answer is None or answer is Ellipsis or same_code(answer, self.compiled(self.stub)):
-            return Finding(Kind.NOT_YET)
-        if not callable(answer):
-            return Finding(Kind.NOT_A_FUNCTION, names=(self.name, shown(plain(answer))))
-        if not _takes(answer, len(self.parameters)):
-            return Finding(Kind.PARAMETERS, names=(self.name, *self.parameters))
-        used = [name for name in self.without if name in names_in(answer)]
-        if used:
-            return Finding(Kind.NOT_ALLOWED, names=tuple(used))
-        expected = self.expected
-        outcomes, first = [], None
-        for k in range(self.rounds):
-            with silence() if k else contextlib.nullcontext():  # printed once, it is enough
-                outcomes.append(self.outcome(answer, k))
-            found = departure(outcomes[k], expected[k])
-            if found is not None and first is None:
-                if found.kind is Kind.NOT_YET or found.kind is Kind.TOO_LONG:
-                    return replace(found, inputs=self._shown_inputs(k))
-                first = replace(found, inputs=self._shown_inputs(k))
-        if first is None:
-            return self._random(answer, outcomes) or Finding(Kind.RIGHT)
-        for mistake, theirs in zip(self.mistakes, self.mistaken_outcomes, strict=True):
-            if all(map(alike, outcomes, theirs)):
-                return replace(first, kind=Kind.MISTAKE, mistake=mistake.name, says=mistake.says)
-        by_chance = first.kind in (Kind.DIFFERS, Kind.GRADIENT)
-        return (self._random(answer, outcomes) if by_chance else None) or first
-
-    def _random(self, answer: object, outcomes: list[Outcome]) -> Finding | None:
-        """Whether a second call, with other random numbers, gives another result."""
-        for k in range(min(3, self.rounds)):
-            with silence():
-                again = self.outcome(answer, k, seed=1)
-            if outcomes[k].error or again.error:
-                continue
-            apart = difference(again.value, outcomes[k].value)
-            if apart is not None:
-                return Finding(Kind.RANDOM, difference=apart, inputs=self._shown_inputs(k))
-        return None
-
-    def _shown_inputs(self, k: int) -> tuple[tuple[str, str], ...]:
-        if self.use is call:
-            names = list(self.parameters)
-        else:
-            names = list(inspect.signature(self.use).parameters)[1:]
-        return tuple((name, shown(value)) for name, value in zip(names, self.drawn(k), strict=True))
-
-
-def departure(mine: Outcome, expected: Outcome) -> Finding | None:
-    """How an outcome departs from the one that is expected; None if it does not."""
-    if mine.seconds_over:
-        return Finding(Kind.TOO_LONG, seconds=mine.seconds_over)
-    if mine.error is not None:
-        if mine.error.type == "NotImplementedError" and "raise " in mine.error.code:
-            return Finding(Kind.NOT_YET)
-        return Finding(Kind.RAISED, error=mine.error)
-    found = difference(mine.value, expected.value)
-    if found is not None:
-        return Finding(found.kind, difference=found)
-    if expected.gradients is not None:
-        if mine.gradients is None:
-            return Finding(Kind.DETACHED)
-        apart = difference(plain_gradients(mine), plain_gradients(expected))
-        if apart is not None:
-            return Finding(Kind.GRADIENT, difference=replace(apart, part=""))
-    more = sorted(set(mine.changed) - set(expected.changed))
-    if more:
-        return Finding(Kind.CHANGED, names=tuple(map(str, more)))
-    return None
-
-
-def plain_gradients(outcome: Outcome) -> tuple[object, ...]:
-    """Its gradients; one that did not arrive is zero as far as a value goes, and no more."""
-    return tuple("none" if g is None else plain(g) for g in outcome.gradients or ())
-
-
-def alike(one: Outcome, other: Outcome) -> bool:
-    """Whether two outcomes are of the same mistake."""
-    if one.error or other.error:
-        return bool(one.error and other.error) and _said(one) == _said(other)
-    return one.changed == other.changed and _close(one, other)
-
-
-def _said(outcome: Outcome) -> tuple[str, str]:
-    assert outcome.error is not None
-    return outcome.error.type, outcome.error.message
-
-
-def _close(one: Outcome, other: Outcome) -> bool:
-    if difference(*_without_nan(one.value, other.value)) is not None:
-        return False
-    if (one.gradients is None) != (other.gradients is None):
-        return False
-    gradients = _without_nan(plain_gradients(one), plain_gradients(other))
-    return difference(*gradients) is None
-
-
-def _without_nan(one: object, other: object) -> tuple[object, object]:
-    """Both, with NaN and infinity as numbers that equal themselves."""
-
-    def clean(value: object) -> object:
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
-            return value.double().nan_to_num(nan=1e30, posinf=2e30, neginf=-2e30)
-        if isinstance(value, tuple):
-            return tuple(map(clean, value))
-        if isinstance(value, dict):
-            return {key: clean(part) for key, part in value.items()}
-        return value
-
-    return clean(one), clean(other)
-
-
-def _takes(answer: Callable, count: int) -> bool:
-    try:
-        inspect.signature(answer).bind(*range(count))
-    except TypeError:
-        return False
-    except ValueError:  # a function of C without a signature
-        return True
-    return True
-
-
-# ----------------------------------------------------------------------------------- questions
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Question(Exercise):
-    """An exercise whose answer is a number, a name, a set of names, a choice, or several of them.
-
-    `right` is the answer; a dictionary has one for each part. `choices` are the words to choose
-    from, each with what it means, where there are any.
-    """
-
-    right: object
-    mistakes: Sequence[Wrong]
-    choices: Mapping[str, str] = field(default_factory=dict)
-    name: str = "answer"
-
-    @property
-    def solution_source(self) -> str:
-        return f"{self.name} = {self.right!r}"
-
-    @property
-    def mistake_names(self) -> list[str]:
-        return [wrong.name for wrong in self.mistakes]
-
-    @property
-    def parts(self) -> dict[str, object]:
-        """The right answer of each part; of a question without parts, under ""."""
-        return dict(self.right) if isinstance(self.right, dict) else {"": self.right}
-
-    def _found(self, answer: object) -> Finding:
-        parts = self.parts
-        if not isinstance(self.right, dict):
-            given: Mapping = {"": answer}
-        elif answer is None or answer is Ellipsis:
-            return Finding(Kind.NOT_YET)
-        elif not isinstance(answer, Mapping) or not parts.keys() <= answer.keys():
-            return Finding(Kind.PARTS, names=tuple(parts))
-        else:
-            given = answer
-        open_parts = [part for part in parts if _is_open(given[part])]
-        if len(open_parts) == len(parts):
-            return Finding(Kind.NOT_YET)
-        findings = [self._of_part(part, given[part]) for part in parts if part not in open_parts]
-        right = sum(found is None for found in findings)
-        counts = (right, len(parts)) if len(parts) > 1 else None
-        wrong = next((found for found in findings if found is not None), None)
-        if wrong is not None:
-            return replace(wrong, parts_right=counts)
-        if open_parts:
-            return Finding(Kind.NOT_YET, names=tuple(open_parts), parts_right=counts)
-        return Finding(Kind.RIGHT)
-
-    def _of_part(self, part: str, value: object) -> Finding | None:
-        mine, right = plain(value), plain(self.parts[part])
-        found = difference(mine, right)
-        if found is None:
-            return None
-        for wrong in self.mistakes:
-            if wrong.part == part and difference(mine, plain(wrong.value)) is None:
-                return Finding(Kind.MISTAKE, wrong.name, wrong.says, names=(part,))
-        if self.choices:
-            words = {word.casefold() for word in self.choices}
-            chosen = mine if isinstance(mine, tuple | frozenset) else (mine,)
-            if not all(isinstance(c, str) and c.strip().casefold() in words for c in chosen):
-                return Finding(Kind.NO_CHOICE, names=(part, shown(mine), *self.choices))
-        # The right answer must not be in the finding: it would be shown.
-        way = ASKED[type(right)]
-        if found.kind is Kind.DIFFERS and isinstance(right, torch.Tensor):
-            assert isinstance(mine, torch.Tensor)
-            way = "too large" if mine.double() > right.double() else "too small"
-        return Finding(found.kind, difference=Difference(found.kind, part, shown(mine), way))
-
-
-# What is asked for, by the type of the right answer.
-ASKED: dict[type, str] = {
-    torch.Tensor: "a number",
-    str: "one of the words to choose from",
-    tuple: "a pair of words",
-    frozenset: "a set of names",
-}
-
-
-def _is_open(value: object) -> bool:
-    """Whether a part of an answer is as the stub has it."""
-    if isinstance(value, tuple | list | set | frozenset):
-        return not value or all(_is_open(part) for part in value)
-    return value is None or value is Ellipsis or (isinstance(value, str) and value in ("", "?"))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ..display import Html, html_text
 from .cards import Checked, Shown, question_card
 from .findings import Finding, Kind
-from .forms import Question, Wrong, flowed
+from .forms import flowed
+from .questions import Question, Wrong
 from .words import sentences
 
 LETTERS = "ABCD"

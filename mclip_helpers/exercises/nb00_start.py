@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .forms import Question, Wrong
+from .questions import Question, Wrong
 
 EIGHT = Question(
     id="00.1",

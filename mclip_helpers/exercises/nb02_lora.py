@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from .forms import Mistake, Program, Question, Wrong
+from .programs import Mistake, Program
+from .questions import Question, Wrong
 
 
 def _layer(k: int) -> tuple[nn.Linear, int, float, torch.Tensor]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from .forms import Mistake, Program, Question, Wrong
+from .programs import Mistake, Program
+from .questions import Question, Wrong
 
 
 def _pairs(k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch.autograd.graph import Node
 
-from .forms import Mistake, Program, Question, Wrong
+from .programs import Mistake, Program
+from .questions import Question, Wrong
 
 
 def _doublings(k: int) -> tuple[Node, Node]:
@@ -379,12 +380,12 @@ of the nodes in this order, from the loss's own node to the `AccumulateGrad` tha
 `node.name()` is the name of a node.
 """,
     stub='''
-def path(loss: torch.autograd.graph.Node, weight: torch.Tensor) -> list[str]:
+def shortest_path(loss: torch.autograd.graph.Node, weight: torch.Tensor) -> list[str]:
     """The names of the nodes on the shortest path from `loss`, a grad_fn, to `weight`."""
     ...  # your lines here
 ''',
     solved='''
-def path(loss: torch.autograd.graph.Node, weight: torch.Tensor) -> list[str]:
+def shortest_path(loss: torch.autograd.graph.Node, weight: torch.Tensor) -> list[str]:
     """The names of the nodes on the shortest path from `loss`, a grad_fn, to `weight`."""
     waiting = [[loss]]
     for nodes in waiting:  # grows while it is read: all paths of one length before longer ones

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from .forms import Mistake, Program, Question, Wrong
+from .programs import Mistake, Program
+from .questions import Question, Wrong
 
 STEPS = 3
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from .forms import Mistake, Program, Question, Wrong
+from .programs import Mistake, Program
+from .questions import Question, Wrong
 
 
 def _hits(k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -247,12 +248,12 @@ the
 validation split.
 """,
     stub='''
-def compared(runs: list[dict]) -> dict[str, float]:
+def best_of_each(runs: list[dict]) -> dict[str, float]:
     """{way: R@1 to report}. Each run has "way", "lr", "val" and "test"."""
     ...  # your lines here
 ''',
     solved='''
-def compared(runs: list[dict]) -> dict[str, float]:
+def best_of_each(runs: list[dict]) -> dict[str, float]:
     """{way: R@1 to report}. Each run has "way", "lr", "val" and "test"."""
     best = {}
     for run in runs:
@@ -269,7 +270,7 @@ def compared(runs: list[dict]) -> dict[str, float]:
             "one rate for all",
             "You give all ways the rate of the best run of all. It suits one of them.",
             """
-def compared(runs):
+def best_of_each(runs):
     rate = max(runs, key=lambda run: run["val"])["lr"]
     return {run["way"]: run["test"] for run in runs if run["lr"] == rate}
 """,
@@ -289,7 +290,7 @@ def compared(runs):
             "mean over the rates",
             "You average over the rates: a way is judged by settings that nobody would use.",
             """
-def compared(runs):
+def best_of_each(runs):
     tests = {}
     for run in runs:
         tests.setdefault(run["way"], []).append(run["test"])
@@ -334,12 +335,12 @@ How many singular values of ΔW does it take for a `share` of the whole change? 
 size of a change is the sum of the *squares* of its singular values.
 """,
     stub='''
-def directions(delta: torch.Tensor, share: float) -> int:
+def count_directions(delta: torch.Tensor, share: float) -> int:
     """The smallest number of singular values whose squares add up to `share` of all of them."""
     ...  # your lines here
 ''',
     solved='''
-def directions(delta: torch.Tensor, share: float) -> int:
+def count_directions(delta: torch.Tensor, share: float) -> int:
     """The smallest number of singular values whose squares add up to `share` of all of them."""
     squares = torch.linalg.svdvals(delta) ** 2
     reached = squares.cumsum(0) / squares.sum()

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from ..loss import contrastive_loss
-from .forms import Mistake, Program, Question, Wrong
+from .programs import Mistake, Program
+from .questions import Question, Wrong
 
 
 def _tower_and_batch(k: int) -> tuple[nn.Linear, torch.Tensor, torch.Tensor, int]:
@@ -372,7 +373,7 @@ A convolution without a bias is followed by a frozen batch norm: y = (conv(x) âˆ
 gamma + beta, with Îµ = 1e-5. Return the kernel and the bias of the one convolution that does both.
 """,
     stub='''
-def folded(
+def fold_batch_norm(
     kernel: torch.Tensor,
     mean: torch.Tensor,
     var: torch.Tensor,
@@ -383,7 +384,7 @@ def folded(
     ...  # your lines here
 ''',
     solved='''
-def folded(
+def fold_batch_norm(
     kernel: torch.Tensor,
     mean: torch.Tensor,
     var: torch.Tensor,

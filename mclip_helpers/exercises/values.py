@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+import functools
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 import torch
@@ -36,77 +37,63 @@ def plain(value: object) -> object:
         parts = [plain(part) for part in value]
         tensors = [part for part in parts if isinstance(part, torch.Tensor)]
         if parts and len(tensors) == len(parts) and len({t.shape for t in tensors}) == 1:
-            return torch.stack([t.to(torch.result_type(t, tensors[0])) for t in tensors])
+            dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors))
+            return torch.stack([t.to(dtype) for t in tensors])
         return tuple(parts)
     return value
 
 
 def difference(mine: object, expected: object, part: str = "") -> Difference | None:
     """The first difference between two `plain` results; None if they say the same."""
+    if isinstance(expected, tuple) and isinstance(mine, torch.Tensor) and mine.dim():
+        mine = tuple(mine)
+    if isinstance(expected, frozenset) and isinstance(mine, tuple | torch.Tensor):
+        mine = _as_set(mine)
+    pairs: Iterable[tuple[str, object, object]]
+    if isinstance(expected, dict) and isinstance(mine, dict) and mine.keys() == expected.keys():
+        pairs = [(str(key), mine[key], value) for key, value in expected.items()]
+    elif isinstance(expected, tuple) and isinstance(mine, tuple) and len(mine) == len(expected):
+        pairs = [(f"[{i}]", mine[i], value) for i, value in enumerate(expected)]
+    else:
+        kind = _kind(mine, expected)
+        return None if kind is None else Difference(kind, part, shown(mine), shown(expected))
+    found = (difference(a, b, f"{part} {name}".strip()) for name, a, b in pairs)
+    return next((there for there in found if there is not None), None)
 
-    def found(kind: Kind) -> Difference:
-        return Difference(kind, part, shown(mine), shown(expected))
 
+def _kind(mine: object, expected: object) -> Kind | None:
+    """In what way two results differ that have no parts in common; None if they don't."""
     if mine is None and expected is not None:
-        return found(Kind.NOTHING)
-    if isinstance(expected, torch.Tensor):
-        return (
-            _tensors(mine, expected, found)
-            if isinstance(mine, torch.Tensor)
-            else (found(Kind.SHAPE if isinstance(mine, tuple) else Kind.TYPE))
-        )
-    if isinstance(expected, dict):
-        if not isinstance(mine, dict):
-            return found(Kind.TYPE)
-        if mine.keys() != expected.keys():
-            return Difference(Kind.DIFFERS, part, shown([*mine]), shown([*expected]))
-        return _first(((str(key), mine[key], expected[key]) for key in expected), part)
-    if isinstance(expected, frozenset):
-        if isinstance(mine, tuple) or (isinstance(mine, torch.Tensor) and mine.dim() == 1):
-            mine = _as_set(mine)
-        if not isinstance(mine, frozenset):
-            return found(Kind.TYPE)
-        return None if mine == expected else found(Kind.DIFFERS)
-    if isinstance(expected, tuple):
-        if isinstance(mine, torch.Tensor) and mine.dim():
-            mine = tuple(mine)
-        if not isinstance(mine, tuple):
-            return found(Kind.TYPE)
-        if len(mine) != len(expected):
-            return found(Kind.SHAPE)
-        parts = enumerate(zip(mine, expected, strict=True))
-        return _first(((f"[{i}]", a, b) for i, (a, b) in parts), part)
-    if isinstance(expected, str):
-        if not isinstance(mine, str):
-            return found(Kind.TYPE)
-        return (
-            None
-            if mine.strip().casefold() == expected.strip().casefold()
-            else (found(Kind.DIFFERS))
-        )
-    try:
-        same = bool(mine == expected)
-    except Exception:  # of a class of the learner's, or of a library's
-        same = False
-    return None if same else found(Kind.TYPE if type(mine) is not type(expected) else Kind.DIFFERS)
+        return Kind.NOTHING
+    match expected:
+        case torch.Tensor():
+            if isinstance(mine, torch.Tensor):
+                return _kind_of_tensors(mine, expected)
+            return Kind.SHAPE if isinstance(mine, tuple) else Kind.TYPE  # a ragged list
+        case tuple():
+            return Kind.SHAPE if isinstance(mine, tuple) else Kind.TYPE  # of another length
+        case str():
+            if not isinstance(mine, str):
+                return Kind.TYPE
+            same = mine.strip().casefold() == expected.strip().casefold()
+        case _:
+            if type(mine) is not type(expected):
+                return Kind.TYPE
+            try:
+                same = bool(mine == expected)
+            except Exception:  # of a class of the learner's, or of a library's
+                same = False
+    return None if same else Kind.DIFFERS
 
 
-def _first(parts, whole: str) -> Difference | None:  # type: ignore[no-untyped-def]
-    for name, mine, expected in parts:
-        there = difference(mine, expected, f"{whole} {name}".strip())
-        if there is not None:
-            return there
-    return None
-
-
-def _tensors(mine: torch.Tensor, expected: torch.Tensor, found) -> Difference | None:  # type: ignore[no-untyped-def]
+def _kind_of_tensors(mine: torch.Tensor, expected: torch.Tensor) -> Kind | None:
     if mine.shape != expected.shape and not mine.numel() == expected.numel() == 1:
-        return found(Kind.SHAPE)
+        return Kind.SHAPE
     if mine.is_complex() and not expected.is_complex():
-        return found(Kind.DTYPE)
+        return Kind.DTYPE
     a, b = mine.reshape(expected.shape).double(), expected.double()
     if b.isfinite().all() and not a.isfinite().all():
-        return found(Kind.NOT_FINITE)
+        return Kind.NOT_FINITE
     # A result in half precision is as good as half precision is.
     rounding = 4 * torch.finfo(mine.dtype).eps if mine.is_floating_point() else 0.0
     rtol, atol = max(RELATIVE, rounding), max(ABSOLUTE, rounding / 10)
@@ -115,17 +102,16 @@ def _tensors(mine: torch.Tensor, expected: torch.Tensor, found) -> Difference | 
     if torch.allclose(a, b, rtol=rtol, atol=atol):
         return None
     whole = not mine.is_floating_point()
-    if whole and expected.is_floating_point() and (a - b).abs().max() < 1:
-        return found(Kind.DTYPE)
-    return found(Kind.DIFFERS)
+    digits_lost = whole and expected.is_floating_point() and (a - b).abs().max() < 1
+    return Kind.DTYPE if digits_lost else Kind.DIFFERS
 
 
-def _as_set(several: object) -> frozenset:
+def _as_set(several: tuple | torch.Tensor) -> object:
+    """Its items without order; as it is, if they can't be in a set."""
     try:
-        items = several.tolist() if isinstance(several, torch.Tensor) else several
-        return frozenset(items)  # type: ignore[call-overload]
-    except TypeError:  # of what can't be in a set
-        return frozenset()
+        return frozenset(several.tolist() if isinstance(several, torch.Tensor) else several)
+    except TypeError:
+        return several
 
 
 def shown(value: object) -> str:

@@ -94,7 +94,7 @@ def gradient(z):
     for i in range(n):
         for j in range(n):
             row, column = z[i].exp() / z[i].exp().sum(), z[:, j].exp() / z[:, j].exp().sum()
-            G[i, j] = (row[j] + column[i]) / 2 - (i == j)
+            G[i, j] = (row[j] + column[i]) / 2 - float(i == j)
     return G / n
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from mclip_helpers.exercises import Exercise, Kind, Mistake, Program, exercise
+from mclip_helpers.exercises.values import difference, plain
 from mclip_helpers.exercises.words import SAYS, TITLES, sentences
 
 LOSS, GRADIENT, SEARCH = exercise("03.1"), exercise("03.3"), exercise("01.1")
@@ -369,3 +370,40 @@ def test_the_sentences_of_mistakes_do_not_hold_the_solution():
             if isinstance(mistake.change, dict):
                 for old in mistake.change:
                     assert len(old) < 12 or old.strip() not in mistake.says
+
+
+# -------------------------------------------------------------------------------------- values
+
+
+@pytest.mark.parametrize(
+    ("mine", "expected", "kind"),
+    [
+        ([1, 2.5], torch.tensor([1, 2.5]), None),
+        ([True, 2.5], np.array([1, 2.5]), None),
+        ([[1], [2, 3]], ([1], [2, 3]), None),
+        ((1, "a"), [1.0, "A "], None),
+        ({"a": 1, "b": [2]}, {"b": torch.tensor([2]), "a": 1.0}, None),
+        ({1, 2}, [1, 2], Kind.TYPE),
+        ([2, 1, 1], {1, 2}, None),
+        (torch.tensor([2, 1]), {1, 2}, None),
+        ([[1], [2]], {1, 2}, Kind.TYPE),
+        ({"a": 1}, {"a": 1, "b": 2}, Kind.DIFFERS),
+        ({"a": 1, "b": 3}, {"a": 1, "b": 2}, Kind.DIFFERS),
+        (1, {"a": 1}, Kind.TYPE),
+        (3, (1, "a"), Kind.TYPE),
+        ((1, "a", 2), (1, "a"), Kind.SHAPE),
+        ([1, 2], [1, 2, 3], Kind.SHAPE),
+        (torch.tensor([[2.0]]), 2, None),
+        (10_000, 10_001, Kind.DIFFERS),
+        (10_000.0, 10_000.4, None),
+        (1, 1.4, Kind.DTYPE),
+        (float("inf"), float("inf"), None),
+        (None, None, None),
+        (None, "x", Kind.NOTHING),
+        (10**400, 1.0, Kind.TYPE),
+        (np.array([object()]), 1.0, Kind.TYPE),
+    ],
+)
+def test_whether_two_results_say_the_same(mine: object, expected: object, kind: Kind | None):
+    found = difference(plain(mine), plain(expected))
+    assert (found and found.kind) is kind, found

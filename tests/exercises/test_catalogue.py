@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mclip_helpers.exercises import EXERCISES, Kind, Mistake, Program, Question, Wrong
-from mclip_helpers.exercises.forms import alike, departure
+from mclip_helpers.exercises.programs import alike, departure
 
 PROGRAMS = [e for e in EXERCISES.values() if isinstance(e, Program)]
 QUESTIONS = [e for e in EXERCISES.values() if isinstance(e, Question)]

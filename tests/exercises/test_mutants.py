@@ -10,7 +10,7 @@ from mutants import mutants
 from test_catalogue import PROGRAMS, ids
 
 from mclip_helpers.exercises import Kind, Program
-from mclip_helpers.exercises.forms import departure
+from mclip_helpers.exercises.programs import departure
 
 # Changed line → why the program still does what is asked.
 SAME_FORM = "a tensor of one number, or of several, instead of Python's numbers"
