@@ -65,8 +65,8 @@ lint: $(STAMP) ## check the style, the directions of imports and the types
 	$(VENV)/bin/lint-imports --no-logo
 	$(PY) -m mypy
 
-minutes: ## (authors) estimate what each notebook takes to read, by a stated rule
-	$(PYTHON) tools/minutes.py
+minutes: $(STAMP) ## (authors) count what each notebook takes to read, into docs/teaching.md
+	$(PY) tools/minutes.py
 
 format: $(STAMP) ## put the style right
 	$(PY) -m ruff check --fix .

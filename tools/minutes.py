@@ -1,6 +1,7 @@
 """Estimate how long each notebook takes, by a stated rule, and write it into docs/teaching.md.
 
-    python tools/minutes.py
+    python tools/minutes.py             # the table in docs/teaching.md
+    python tools/minutes.py 02 04       # what each section of these notebooks takes
 
 The rule counts what there is to read: words, formulas, lines of code, results, and each "Predict".
 The setup cell, what is folded away, and sections of exercises are left out; an exercise has minutes
@@ -9,6 +10,7 @@ of its own. It is an estimate for somebody who reads everything and is new to it
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +37,7 @@ SETUP = "# @title"
 LEFT_OUT = re.compile(r"<details>.*?</details>|<!--.*?-->|\[!\[.*?\)\]\(.*?\)", re.DOTALL)
 LINK = re.compile(r"\]\([^)]*\)")
 DISPLAYED = re.compile(r"\$\$.*?\$\$", re.DOTALL)
-HEADING = re.compile(r"^## ", re.MULTILINE)
+HEADING = re.compile(r"^(?=## )", re.MULTILINE)
 WORD = re.compile(r"[^\W_]\S*")
 
 
@@ -62,9 +64,24 @@ class Counts:
 
 
 def main() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(with_table(page, table()), encoding="utf-8")
-    print(table())
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("notebooks", nargs="*", metavar="NN", help="print the sections of these")
+    wanted = parser.parse_args().notebooks
+    for number in wanted:
+        found = [notebook for name, notebook in notebooks().items() if name.startswith(number)]
+        if not found:
+            parser.error(f"there is no notebook {number}")
+        print(sections_of(found[0]), end="\n\n")
+    if not wanted:
+        page = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(with_table(page, table()), encoding="utf-8")
+        print(table())
+
+
+def notebooks() -> dict[str, NotebookNode]:
+    """Number → notebook, as it is stored."""
+    paths = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    return {path.name: nbformat.read(path, as_version=4) for path in paths}
 
 
 def with_table(page: str, new: str) -> str:
@@ -81,12 +98,11 @@ def table() -> str:
     rows = ["| notebook | words | lines of code | reading | exercises | together |"]
     rows.append("|---|---|---|---|---|---|")
     sums = [0, 0]
-    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
+    for file, notebook in notebooks().items():
         counts = count(notebook)
-        reading, exercises = rounded(counts.minutes), exercise_minutes(path.stem[:2])
+        reading, exercises = rounded(counts.minutes), exercise_minutes(file[:2])
         sums = [sums[0] + reading, sums[1] + exercises]
-        name = f"[{title(notebook)}](../notebooks/{path.name})"
+        name = f"[{title(notebook)}](../notebooks/{file})"
         size = f"{round(counts.words, -2):,} | {round(counts.lines, -1)}"
         rows.append(f"| {name} | {size} | {reading} | {exercises} | {reading + exercises} |")
     rows.append(f"| all | | | {sums[0]} | {sums[1]} | {sum(sums)} |")
@@ -108,28 +124,33 @@ def exercise_minutes(number: str) -> int:
 
 def count(notebook: NotebookNode) -> Counts:
     """What there is to read in a stored notebook."""
-    total = Counts()
-    for kind, source, results in parts(notebook.cells):
-        total += of_text(source) if kind == "markdown" else of_code(source, results)
-    return total
+    return sum((counts for _, counts in parts(notebook.cells)), Counts())
 
 
-def parts(cells: Sequence[Mapping]) -> Iterator[tuple[str, str, int]]:
-    """(kind, source, results) of all that is read, without the sections of exercises."""
+def sections_of(notebook: NotebookNode) -> str:
+    """The minutes of each section, a line each."""
+    found: dict[str, Counts] = {}
+    for section, counts in parts(notebook.cells):
+        found[section] = found.get(section, Counts()) + counts
+    return "\n".join(f"{counts.minutes:5.1f}  {section}" for section, counts in found.items())
+
+
+def parts(cells: Sequence[Mapping]) -> Iterator[tuple[str, Counts]]:
+    """(section, counts) of all that is read, without the sections of exercises."""
     stubs = {exercise.stub for exercise in EXERCISES.values()}
-    in_exercises = False
+    section = "its opening"
     for cell in cells:
         if cell["cell_type"] == "markdown":
-            for i, section in enumerate(HEADING.split(LEFT_OUT.sub("", cell["source"]))):
-                if i or cell["source"].startswith("## "):
-                    in_exercises = section.partition("\n")[0].endswith("Exercises")
-                if not in_exercises:
-                    yield "markdown", section, 0
-        elif cell["cell_type"] == "code":
+            for text in HEADING.split(LEFT_OUT.sub("", cell["source"])):
+                if text.startswith("## "):
+                    section = text.partition("\n")[0].removeprefix("## ")
+                if not section.endswith("Exercises"):
+                    yield section, of_text(text)
+        elif cell["cell_type"] == "code" and not section.endswith("Exercises"):
             source = cell["source"]
             asks = source in stubs or "mh.exercise(" in source
-            if not (in_exercises or asks or source.startswith(SETUP)):
-                yield "code", source, len(cell["outputs"])
+            if not (asks or source.startswith(SETUP)):
+                yield section, of_code(source, len(cell["outputs"]))
 
 
 def of_text(source: str) -> Counts:
