@@ -8,13 +8,13 @@ STAMP  := $(VENV)/.installed
 # A folder of packages that takes the place of the network: make lab WHEELS=wheelhouse
 WHEELS ?=
 FROM_WHEELS = $(if $(WHEELS),--no-index --find-links '$(abspath $(WHEELS))')
-PROJECT := -c constraints.txt -e '.[lab,sources,test]'
+PROJECT := -c constraints.txt -e '.[lab,sources,ship,test]'
 
 # In most containers the user is root, which Jupyter serves only when asked to.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab test rehearse colab-check compat-check endure docs address bench notebooks lint format wheelhouse minutes clean
+.PHONY: help run lab demo test rehearse colab-check compat-check endure docs address bench notebooks lint format wheelhouse minutes clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ lab: $(STAMP) ## open the series in JupyterLab
 
 test: lint ## lint, run every test and every notebook
 	$(PY) -m pytest
+
+demo: $(STAMP) ## build the page that runs the model in a browser, and serve it on this machine
+	$(PY) tools/demo.py $(ARGS)
 
 rehearse: $(STAMP) ## run every cell with the architecture of MobileCLIP2-S0, random weights
 	$(PY) tools/rehearse.py $(ARGS)

@@ -38,6 +38,6 @@ def newest(session: nox.Session) -> None:
 def run_tests(session: nox.Session, resolution: str) -> None:
     # --upgrade: the versions follow from pyproject.toml alone, and not from what an earlier
     # check has left in the environment.
-    session.install("--upgrade", "--resolution", resolution, "-e", ".[lab,sources,test]")
+    session.install("--upgrade", "--resolution", resolution, "-e", ".[lab,sources,ship,test]")
     session.run("python", "-c", VERSIONS, *SHOWN)
     session.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *session.posargs)

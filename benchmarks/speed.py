@@ -1,6 +1,6 @@
 """The ladder of notebook 07: a LoRA step lever by lever, beside the usual recipe and the floor.
 
-    python benchmarks/speed.py [--model MobileCLIP2-S0] [--batch 16] [--rounds 5]
+    python benchmarks/speed.py [--model MobileCLIP2-S0] [--batch 16] [--rounds 5] [--compile]
 
 All take turns within one run; each is reported as how many times it is as fast as the usual recipe
 in the same round, median (range). Adapters of rank 8 sit on the same layers everywhere: the
@@ -10,6 +10,8 @@ image tower's last block ("late", where the text tower is frozen and the prefix 
 - *usual*: open_clip's model as it comes, PEFT's own LoRA, also for nn.MultiheadAttention;
 - *ours*: attention as four Linear layers, channels_last;
 - *+ fold*, *+ captions once*, *+ prefix once*: levers of this project, one after the other;
+- *+ fold, compiled*: folded, and both towers by `torch.compile`, which takes minutes to compile and
+  needs a C++ compiler on a CPU: with `--compile`;
 - *+ bf16*: autocast, where the processor is fast at it or not;
 - *floor*: the forward pass of frozen, folded towers, and the backward pass of activations alone
   through the layers that lie behind the first adapter.
@@ -98,7 +100,9 @@ def ours(
     return Step(Objective.plain(clip), images, tokens), clip
 
 
-def ladder(name: str, place: str, batch: int, folder: str) -> dict[str, Callable[[], None]]:
+def ladder(
+    name: str, place: str, batch: int, folder: str, compiled: bool
+) -> dict[str, Callable[[], None]]:
     clip = load(name)
     data = mh.emoji_dataset("thermal", "train").head(batch)
     images, tokens = next(iter(mh.loader(data, clip, batch)))
@@ -107,6 +111,10 @@ def ladder(name: str, place: str, batch: int, folder: str) -> dict[str, Callable
         "ours": ours(name, place, images, tokens)[0],
     }
     steps["+ fold"], folded = ours(name, place, images, tokens, fold=True)
+    if compiled:
+        steps["+ fold, compiled"], its = ours(name, place, images, tokens, fold=True)
+        for tower in (its.model.get_submodule("visual"), its.model.get_submodule("text")):
+            tower.compile()
     encoders = plain_encoders(folded)
     if place == "late":
         encoders = replace(encoders, text=CaptionTable(folded, data.captions))
@@ -157,11 +165,14 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", default=["nano", "MobileCLIP2-S0"])
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compile", action="store_true")
     args = parser.parse_args()
     for name in args.model:
         for place in PLACES:
             with tempfile.TemporaryDirectory() as folder:
-                seconds = take_turns(ladder(name, place, args.batch, folder), args.rounds)
+                seconds = take_turns(
+                    ladder(name, place, args.batch, folder, args.compile), args.rounds
+                )
             usual_time = seconds["usual recipe"]
             rows = [[step, ratio(usual_time, own)] for step, own in seconds.items()]
             print(f"\n{name}, adapters: {place}, batch {args.batch}, {args.rounds} rounds")

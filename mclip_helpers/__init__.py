@@ -3,11 +3,11 @@
 Folders mirror the notebooks, from what comes first to what uses it:
 
     checks · files · progress_bar · names · display → loss → data · model → lora → evaluation
-        → speed → training → comparison → exercises → draw
+        → speed → training → comparison · export → exercises → draw
     names · display → gradient → draw → widgets → machine · commands
 """
 
-from . import comparison, draw, exercises, speed, widgets
+from . import comparison, draw, exercises, export, speed, widgets
 from .data import (
     SPLITS,
     DataError,
@@ -32,6 +32,7 @@ from .data import (
 )
 from .evaluation import embed, evaluate, retrieval, zero_shot
 from .exercises import exercise, last_test, progress
+from .export import GateError, export_onnx, load_onnx
 from .files import data_folder
 from .gradient import Cause, Verdict, gradients, in_words, trace
 from .lora import (
@@ -78,7 +79,6 @@ __all__ = [
     "exercise",
     "exercises",
     "progress",
-    "last_test",
     # 01_load_mobileclip
     "load_model",
     "mobileclip_names",
@@ -147,4 +147,10 @@ __all__ = [
     "unfold",
     "decode_once",
     "speed",
+    # 08_ship_it
+    "export_onnx",
+    "load_onnx",
+    "GateError",
+    "export",
+    "last_test",
 ]

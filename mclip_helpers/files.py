@@ -8,11 +8,13 @@ moment leaves the old one beside its place, and `settle` puts it back.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -149,6 +151,18 @@ def foreign(folder: Path, written: Mapping[str, str]) -> list[str]:
 
     inside = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
     return [name for name, path in inside.items() if not known(path, name)]
+
+
+def notes_hash(notes: Mapping[str, Any]) -> str:
+    """The SHA-256 of what `notes` about a folder say, without the one that they end with."""
+    said = {key: value for key, value in notes.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first five of `names` in a sentence, and how many more there are."""
+    shown = [name if name.isprintable() else repr(name) for name in names[:5]]
+    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -22,10 +22,14 @@ from packaging.version import InvalidVersion, Version
 ROOT = Path(__file__).resolve().parent.parent
 
 
+EXTRA = "ship"  # what notebook 08 needs beside the rest
+
+
 def requirements(pyproject: Path) -> list[Requirement]:
-    """What the project needs on this machine, without its extras."""
+    """What the notebooks need on this machine."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    wanted = [Requirement(line) for line in project["dependencies"]]
+    extra = project.get("optional-dependencies", {}).get(EXTRA, [])
+    wanted = [Requirement(line) for line in [*project["dependencies"], *extra]]
     here = [r for r in wanted if r.marker is None or r.marker.evaluate()]
     for requirement in here:
         requirement.marker = None  # it has done its work

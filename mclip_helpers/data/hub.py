@@ -14,10 +14,11 @@ from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
 from ..network import hub_or_cache
+from ..packages import optional_package
 from ..progress_bar import progress_bar
 from .images import open_picture
 from .pairs import DataError, PictureDataset
-from .reader import Entry, Reader, missing_columns, optional_package
+from .reader import Entry, Reader, missing_columns
 
 if TYPE_CHECKING:
     import datasets

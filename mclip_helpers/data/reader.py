@@ -6,14 +6,12 @@ and reported together, before training starts.
 
 from __future__ import annotations
 
-import importlib
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TypeAlias, TypeVar
 
 from PIL import Image
@@ -179,17 +177,3 @@ def missing_columns(needed: Sequence[str], present: Iterable[str]) -> str | None
         return None
     has = shown(", ".join(present), 200) or "nothing"
     return f"column {' and '.join(missing)} missing (it has: {has})"
-
-
-def optional_package(name: str) -> ModuleType:
-    """Import a package that only some sources need. ModuleNotFoundError says how to install it."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise ModuleNotFoundError(
-            f"this source needs the Python package {name!r}, which is not installed; "
-            f"run: pip install {name}",
-            name=name,
-        ) from error

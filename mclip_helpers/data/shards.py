@@ -23,10 +23,11 @@ from typing import IO, Any, TypeAlias
 
 from PIL import Image
 
+from ..packages import optional_package
 from ..progress_bar import progress_bar
 from .images import open_picture
 from .pairs import PictureDataset
-from .reader import Entry, Reader, optional_package
+from .reader import Entry, Reader
 from .stamps import Stamp, require_unchanged, stamp
 
 # One file in a shard: the largest photographs have some 100 MB.
@@ -173,7 +174,7 @@ def _entries(
             keys.add(key)
             try:
                 load, cell = _picture(sample, image), _caption_cell(sample, text)
-            except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, too long, too deep
+            except ValueError as error:
                 reader.problems.append(f"{where}: {error}")
             else:
                 yield Entry(f"{shard.name}/{key}", where, cell, load)
@@ -222,14 +223,14 @@ def _picture(sample: Sample, image: Sequence[str]) -> Load:
 def _caption_cell(sample: Sample, names: Sequence[str]) -> object:
     """The text file, or else the field of the .json, with the first of `names`; None without.
 
-    ValueError or RecursionError for what can't be read.
+    ValueError for what can't be read: not UTF-8, not JSON, too long, too deep.
     """
     try:
         for name in names:
             if name in sample.texts:
                 return _decoded(sample.texts[name])
         fields = json.loads(_decoded(sample.texts.get("json", b"{}")))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"the caption can't be read ({error})") from error
     if not isinstance(fields, dict):
         raise ValueError("the caption can't be read (the .json holds no object, {…})")

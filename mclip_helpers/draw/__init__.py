@@ -17,6 +17,7 @@ from .layer_map import adapter_map
 from .matrix_rows import matrices
 from .retrieval import answers, probabilities, ranking, similarity
 from .token_chips import tokens
+from .trade import trade
 from .training_curves import history
 
 __all__ = [  # noqa: RUF022 (grouped as the notebooks meet them)
@@ -47,4 +48,6 @@ __all__ = [  # noqa: RUF022 (grouped as the notebooks meet them)
     "history",
     "ways",
     "gains",
+    # 08 ship it
+    "trade",
 ]

@@ -108,10 +108,18 @@ def _paragraphs(lines: Sequence[str]) -> str:
 
 
 def _inline(text: str) -> str:
-    """Text for HTML, with what stands between backticks as code, and lines as they are."""
+    """Text for HTML: `code` and *emphasis* as in Markdown, and lines as they are."""
     parts = re.split(r"`([^`]+)`", text)
     code = f'<code style="font-family:{MONOSPACED};font-size:12.5px">'
     return "".join(
-        f"{code}{html_text(part)}</code>" if i % 2 else html_text(part).replace("\n", "<br>")
+        f"{code}{html_text(part)}</code>" if i % 2 else _emphasis(part).replace("\n", "<br>")
         for i, part in enumerate(parts)
+    )
+
+
+def _emphasis(text: str) -> str:
+    """A word or more between two asterisks that touch it: "3 * 4" and "a*b*c" are none."""
+    marked = re.split(r"(?<!\w)\*(\w[^*]*?)\*(?!\d)", text)
+    return "".join(
+        f"<em>{html_text(p)}</em>" if i % 2 else html_text(p) for i, p in enumerate(marked)
     )

@@ -223,7 +223,7 @@ Batch norm moves and scales each channel by itself. Can that exchange two of the
 An exported model runs in the browser: no error, all shapes are right. Why does it have to pass a
 gate all the same, such as a worst cosine with the original?
 """,
-        "Notebook 08; exercises 08.1 and 08.3.",
+        "Notebook 08, sections 1 and 3; exercise 08.3.",
         """
 A wrong transform, a missing normalisation, eight bits too few: each runs, and each is seen in a
 number whose right value is known.

@@ -13,7 +13,7 @@ card.py        the model card of a saved adapter; its text is in card_template.m
 markdown.py    text that the card shows as it was given
 """
 
-from .adapters import load_adapter, merge_adapter, save_adapter
+from .adapters import load_adapter, merge_adapter, merged_copy, save_adapter
 from .attention import SplitAttention, fuse_attention, is_fused_attention, split_attention
 from .batch_norm import batch_norms, freeze_batch_norm, unfreeze_batch_norm
 from .fold import fold, unfold
@@ -36,6 +36,7 @@ __all__ = [
     "lora_layers",
     "lora_targets",
     "merge_adapter",
+    "merged_copy",
     "merged_state_dict",
     "regions",
     "save_adapter",

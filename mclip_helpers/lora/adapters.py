@@ -6,6 +6,7 @@ three steps: read, check (`verify.py`), and only then put it on the model, as `i
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import warnings
@@ -28,7 +29,7 @@ from ..model.weights import hub_repository, is_apples
 from ..names import is_adapter
 from .attention import fuse_attention, split_attention
 from .batch_norm import unfreeze_batch_norm
-from .card import apple_notice, write_card
+from .card import adapter_notice, write_card
 from .fold import unfold
 from .folder import (
     BASE_FILE,
@@ -192,7 +193,7 @@ def _write_folder(
         _save_merged(peft, folder / MERGED, name)
     if is_apples(name, weights):
         for place in (folder, folder / MERGED) if merged else (folder,):
-            (place / "NOTICE").write_text(apple_notice(name, weights), encoding="utf-8")
+            (place / "NOTICE").write_text(adapter_notice(name, weights), encoding="utf-8")
     write_notes(folder, base_name(model), fingerprint(peft), scalars(model))
 
 
@@ -362,7 +363,31 @@ def merge_adapter(peft: PeftModel) -> ClipModel:
             raise ValueError(
                 f"the weight of {name} would hold NaN or infinity; these adapters can't be merged"
             )
-    model = peft.merge_and_unload(safe_merge=True)
+    return _as_open_clip_has_it(peft.merge_and_unload(safe_merge=True))
+
+
+def merged_copy(model: ClipModel) -> ClipModel:
+    """A plain open_clip model that computes what `model` does now; `model` stays as it is.
+
+    Adapters that are on are added to their W, those that are off are left out. TypeError for
+    anything but a model, ValueError if a sum is not finite.
+    """
+    require_model(model)
+    copied = copy.deepcopy(model)
+    for name, layer in lora_layers(copied):
+        if not (layer.merged or layer.disable_adapters):
+            layer.merge()  # type: ignore[operator]  # each kind of LoraLayer has it
+        base = layer.get_base_layer()
+        if not torch.isfinite(base.get_parameter("weight")).all():
+            raise ValueError(
+                f"the weight of {name} would hold NaN or infinity; these adapters can't be merged"
+            )
+        copied.set_submodule(name, base)
+    return _as_open_clip_has_it(copied)
+
+
+def _as_open_clip_has_it(model: ClipModel) -> ClipModel:
+    """`model`, on which no adapter is left, without anything that was rewritten for adapters."""
     unfold(model)
     fuse_attention(model)
     unfreeze_batch_norm(model)

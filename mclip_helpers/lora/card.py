@@ -18,8 +18,20 @@ from ..names import tower_of
 from .markdown import as_cell, as_paragraphs
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
-# The licence of the base, as the template names it → its id on the hub.
+# The licence of the base, by a short name → its id on the hub.
 LICENCES = {"apple": "apple-amlr", "apache": "apache-2.0", "none": None, "of the base": None}
+# What it means for what was made from the base: an adapter, or an exported model.
+LICENCE_TEXTS = {
+    "apple": (
+        "Apple's weights are under the Apple Machine Learning Research Model licence, and this "
+        "{thing} is a derivative: **for research, not for products**. Whoever passes it on passes "
+        "on the licence with it: a copy of the agreement (it lies beside the base's weights on the "
+        "hub), the file `NOTICE` of this folder, and what was changed."
+    ),
+    "apache": "Apache-2.0, as its base. The pictures that it was trained with have their own.",
+    "none": "The base has random weights: this {thing} is for tests, and of no use to others.",
+    "of the base": "That of the base, whose own card says which.",
+}
 
 
 def write_card(
@@ -40,7 +52,7 @@ def write_card(
     interval of their difference. An empty `trained_with` and empty `metrics` are shown as "Not
     given", anything else as the text it is.
     """
-    licence = _licence(name, weights)
+    licence = licence_of(name, weights)
     metadata = ModelCardData(
         base_model=repository,
         base_model_relation="adapter" if repository else None,
@@ -63,13 +75,13 @@ def write_card(
         intervals=any(len(shares) > 2 for shares in metrics.values()),
         merged=merged,
         is_nano=name == NANO,
-        licence=licence,
+        licence=LICENCE_TEXTS[licence].format(thing="adapter"),
     )
     return f"{card}\n"
 
 
-def _licence(name: str, weights: str) -> str:
-    """The base's licence, one of LICENCES."""
+def licence_of(name: str, weights: str) -> str:
+    """The licence of these weights, one of LICENCES."""
     if is_apples(name, weights):
         return "apple"
     if name == NANO:
@@ -77,12 +89,18 @@ def _licence(name: str, weights: str) -> str:
     return "none" if weights == RANDOM else "of the base"
 
 
-def apple_notice(name: str, weights: str) -> str:
+def adapter_notice(name: str, weights: str) -> str:
+    """`apple_notice` for an adapter of these weights."""
+    return apple_notice(
+        f"LoRA adapters were trained for {name} (weights {weights}). The files in this folder are "
+        f"those adapters; where there is a merged model, the adapters were added to Apple's "
+        f"weights."
+    )
+
+
+def apple_notice(changed: str) -> str:
     """The notice that Apple's licence asks for beside a derivative, and what was changed."""
     return (
         "Apple Machine Learning Research Model is licensed under the Apple Machine Learning "
-        "Research Model License Agreement.\n\n"
-        f"What was changed: LoRA adapters were trained for {name} (weights {weights}). The files "
-        "in this folder are those adapters; where there is a merged model, the adapters were added "
-        "to Apple's weights.\n"
+        f"Research Model License Agreement.\n\nWhat was changed: {changed}\n"
     )

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..model.weights import StateDict
+from .batch_norm import BATCH_NORM
 from .inject import require_no_adapters
 from .targets import lora_targets
 
@@ -96,10 +97,16 @@ def _foldable(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]
         if hasattr(child, ORIGINAL):
             continue  # it is folded
         if hasattr(child, "reparameterize") or isinstance(child, ConvNormAct):
-            if getattr(child, "reparam_conv", None) is None:
+            if _has_something_to_fold(child):
                 yield prefix + name, child
         else:
             yield from _foldable(child, f"{prefix}{name}.")
+
+
+def _has_something_to_fold(module: nn.Module) -> bool:
+    if isinstance(module, ConvNormAct):  # MobileCLIP-B has one without a norm
+        return isinstance(module.bn, BATCH_NORM)
+    return getattr(module, "reparam_conv", None) is None
 
 
 @torch.no_grad()

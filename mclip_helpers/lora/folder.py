@@ -7,7 +7,6 @@ the SHA-256 of its own content. So a folder can be told from one in which somebo
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Any
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 
 from ..checks import finite_number
-from ..files import file_hash, foreign, hashes, resolved, settle
+from ..files import file_hash, foreign, hashes, notes_hash, resolved, settle, some_of
 from .state import SCALARS
 
 BASE_FILE = "base_model.json"
@@ -30,7 +29,7 @@ MOST = 80.0  # e⁸⁰ is still finite in fp32, and e⁻⁸⁰ is not zero
 def write_notes(folder: Path, name: str, fingerprint: str, scalars: Mapping[str, float]) -> None:
     """Write `base_model.json`, when all other files are in `folder`."""
     notes = {"name": name, "fingerprint": fingerprint, **scalars, "files": hashes(folder)}
-    notes["sha256"] = _own_hash(notes)
+    notes["sha256"] = notes_hash(notes)
     (folder / BASE_FILE).write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
 
 
@@ -46,7 +45,7 @@ def read_notes(folder: Path) -> dict[str, Any]:
             check_scalar(f"{key} in {file}", notes.get(key))
     if not isinstance(_hashes_noted(notes).get(SAFETENSORS_WEIGHTS_NAME), str):
         raise ValueError(f"{file} has no checksum of the adapter; save the adapter again")
-    if "files" in notes and notes.get("sha256") != _own_hash(notes):
+    if "files" in notes and notes.get("sha256") != notes_hash(notes):
         raise ValueError(
             f"{file} is damaged, or was changed since save_adapter wrote it; save the adapter again"
         )
@@ -82,7 +81,7 @@ def refuse_foreign(path: Path) -> None:
         return
     if BASE_FILE not in inside:
         raise FileExistsError(
-            f"{path} was not written by save_adapter, and holds {_some(inside)}; save to another "
+            f"{path} was not written by save_adapter, and holds {some_of(inside)}; save to another "
             f"path"
         )
     try:
@@ -101,7 +100,7 @@ def refuse_foreign(path: Path) -> None:
     if others:
         raise FileExistsError(
             f"{path} holds what save_adapter did not write, or what was changed since: "
-            f"{_some(others)}; move it away, or save to another path"
+            f"{some_of(others)}; move it away, or save to another path"
         )
 
 
@@ -152,14 +151,3 @@ def readable(path: str | Path) -> Iterator[None]:
 def _hashes_noted(notes: Mapping[str, Any]) -> Mapping[str, Any]:
     files = notes.get("files", {SAFETENSORS_WEIGHTS_NAME: notes.get("adapter_sha256")})
     return files if isinstance(files, dict) else {}
-
-
-def _own_hash(notes: Mapping[str, Any]) -> str:
-    """The SHA-256 of what `notes` say, without this hash itself."""
-    said = {key: value for key, value in notes.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _some(names: list[str]) -> str:
-    shown = [name if name.isprintable() else repr(name) for name in names[:5]]
-    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -21,6 +21,7 @@ import mclip_helpers as mh
 from mclip_helpers import draw, widgets
 from mclip_helpers.comparison import Comparison, Run
 from mclip_helpers.data import Pair
+from mclip_helpers.export import Link, Trade
 
 # ---------------------------------------------------------------------------- texts by bad people
 
@@ -178,10 +179,15 @@ CHARTS: dict[str, Callable[[str], list]] = {
     "adapter_gradients": lambda t: [draw.adapter_gradients(adapter_called(t))],
     "history": lambda t: [draw.history(history(t))],
     "gains": lambda t: [draw.gains(compared(t))],
+    "trade": lambda t: [draw.trade(traded(t))],
     "frames": lambda t: [recorded(t).frames()],
     "the norms": lambda t: [recorded(t).norms()],
     "the saved bytes": lambda t: [recorded(t).saved, recorded(t).saved.plot(t)],
 }
+
+
+def traded(text: str) -> Trade:
+    return Trade(tuple(Link("fp32", name, *[0.9] * 6, 10**6, 10**5) for name in (text, "b")))
 
 
 def first_weight(text: str) -> str:

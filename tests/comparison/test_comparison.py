@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,7 +21,9 @@ from mclip_helpers.comparison import (
     run,
 )
 from mclip_helpers.comparison.runs import Adapted, adapt, measure, picture_ranks
+from mclip_helpers.gradient import gradient_diff
 from mclip_helpers.lora import base_state_dict
+from mclip_helpers.lora.fold import folded_modules
 
 
 @pytest.fixture
@@ -74,6 +77,17 @@ def test_a_run_counts_what_it_trained_and_ranks_every_picture(task, way):
     assert all(rank >= 1 for rank in result.new + result.kept)
     assert (result.trained > 0) == (WAYS[way].prepare is not None)
     assert result.recall(1) <= result.recall(5) <= 1
+
+
+def test_a_fast_task_folds_the_trunk_and_trains_the_same_adapters(task):
+    found = []
+    for fast in (False, True):
+        adapted = adapt(
+            replace(task, fast=fast), WAYS["LoRA"], lr=1e-4, epochs=1, seed=0, shown=False
+        )
+        assert bool(list(folded_modules(adapted.clip.model))) == fast
+        found.append({n: p for n, p in adapted.clip.model.named_parameters() if ".lora_" in n})
+    assert gradient_diff(*found).total < 1e-3  # of any tensors by name
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(task):

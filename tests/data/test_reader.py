@@ -19,14 +19,8 @@ from PIL import Image
 import mclip_helpers as mh
 from mclip_helpers.data.duplicates import perceptual_hash
 from mclip_helpers.data.images import digest, open_picture
-from mclip_helpers.data.reader import (
-    AHEAD,
-    THREADS,
-    Entry,
-    Reader,
-    missing_columns,
-    optional_package,
-)
+from mclip_helpers.data.reader import AHEAD, THREADS, Entry, Reader, missing_columns
+from mclip_helpers.packages import optional_package
 
 KINDS = {
     "grey": (Image.new("L", (6, 4), 90), "png", {}),

@@ -9,6 +9,7 @@ from test_catalogue import ALL, ids
 import mclip_helpers as mh
 from mclip_helpers.display import html_text
 from mclip_helpers.exercises import Question
+from mclip_helpers.exercises.cards import _inline
 
 
 @pytest.mark.parametrize("exercise", ALL, ids=ids(ALL))
@@ -54,3 +55,12 @@ def test_an_exercise_that_is_not_there():
     for wrong in ("3.1", "09.9", 3, None, ["03.1"]):
         with pytest.raises(ValueError, match="there is no exercise"):
             mh.exercise(wrong)
+
+
+def test_emphasis_is_shown_as_such_and_products_are_left_alone():
+    assert _inline("the *worst* cosine, how one *un*merges") == (
+        "the <em>worst</em> cosine, how one <em>un</em>merges"
+    )
+    for text in ("3 * 4 * 5", "a*b*c", "it needs its place (+=, *=) and *"):
+        assert "<em>" not in _inline(text)
+    assert _inline("`x *y* z`").count("<em>") == 0

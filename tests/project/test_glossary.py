@@ -57,6 +57,8 @@ KNOWN: dict[tuple[str, str], str] = {
     ("weight decay", "04"): "explained by a brace in a formula",
     ("half precision", "05"): "a sentence on GPUs uses it without emphasis",
     ("sketch", "05"): "the solution of an exercise uses it; 06 introduces the look",
+    ("gate", "08"): "emphasised in the opening only",
+    ("ONNX", "08"): "explained where it first appears, without emphasis",
     ("gradient accumulation", "07"): "explained, and named in a docstring only",
 }
 

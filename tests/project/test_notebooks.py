@@ -30,6 +30,7 @@ SERIES = [
     "05_train",
     "06_which_tool",
     "07_fast_and_large",
+    "08_ship_it",
 ]
 MAX_BYTES = 2_000_000  # GitHub shows no larger ones, and a clone should stay small
 MODEL_LINE = re.compile(r'^MODEL = "nano"\s*(#.*)?$', re.MULTILINE)

@@ -43,6 +43,9 @@ COLAB = {
     "torchvision": "0.26.0",
     "tqdm": "4.67.3",
 }
+# coremltools has no wheel for Windows, and was tested with older versions of torch: it is pinned,
+# and its tests run where somebody installs it.
+EXTRAS = set(PROJECT["optional-dependencies"]) - {"coreml"}
 
 
 def pins() -> dict[str, Version]:
@@ -87,7 +90,7 @@ def test_conda_installs_what_make_installs():
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
 
-    assert extras("\n".join(pip)) == extras(makefile) == set(PROJECT["optional-dependencies"])
+    assert extras("\n".join(pip)) == extras(makefile) == EXTRAS
     assert "-c constraints.txt" in pip
     assert "-c constraints.txt -e" in makefile
     assert len(pip) == 2  # nothing listed a second time, where it could drift
@@ -96,7 +99,7 @@ def test_conda_installs_what_make_installs():
 
 def test_the_oldest_and_newest_versions_are_tried_with_all_extras():
     noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
-    assert extras(noxfile) == set(PROJECT["optional-dependencies"])
+    assert extras(noxfile) == EXTRAS
 
 
 def test_graphs_are_drawn_wherever_pygraphviz_has_a_wheel():
