@@ -350,7 +350,7 @@ def merge(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> to
         Mistake(
             "added twice",
             "The correction is in it twice. (PEFT's adapter for attention does this to `out_proj`: "
-            "section 9.)",
+            "the appendix.)",
             {"* B @ A": "* 2 * B @ A"},
         ),
     ),

@@ -25,7 +25,7 @@ import mclip_helpers as mh
 
 NOTEBOOK = Path(__file__).parent.parent.parent / "notebooks" / "02_inject_lora.ipynb"
 FUNCTIONS = ("adapted_attention", "call", "times_added", "drifted", "verdict")
-# Seen with 0.20.0 and with 0.21.2; huggingface/peft issue 3774 was open then.
+# Seen with 0.20.0 and with 0.21.2; huggingface/peft #3774, which mends it, was open then.
 KNOWN_BAD = SpecifierSet(">=0.20,<=0.21.2")
 HERE_IS_BAD = Version(peft.__version__) in KNOWN_BAD
 

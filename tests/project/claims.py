@@ -121,10 +121,11 @@ assert F.cross_entropy(z.T, labels) > math.log(N) - 1e-4
         # Twins meet in plain shuffling, and never in `DistinctBatches`.
         "cell-46": "assert all(row[4] == 0 < row[3] for row in rows)",
         "cell-48": "assert one.item() == lonely.grad.item() == 0",
-        # Both losses fall, and one of them teaches nothing.
+        # All losses fall, and one of them teaches nothing.
         "cell-53": """
-assert all(float(row[2]) < float(row[1]) for row in rows)
-assert rows[0][3] == "100%" and recall < 0.3
+assert all(float(row[2]) < float(row[1]) / 2 for row in rows)
+_found = [float(row[3][:-1]) for row in rows]
+assert _found[1] < 30 and _found[0] == _found[2] == _found[3] == 100
 """,
     },
     "04_follow_the_gradient": {
@@ -157,7 +158,12 @@ assert _reached["Ben", "image"][0] > 0 and _reached["Ben", "image"][1] == 2
 assert all(_reached[name, "text"][1] == 0 for name in recordings)
 assert [bool(recordings[n].gradients.forgotten) for n in recordings] == [False, False, True]
 """,
-        "cell-81": "assert tape.graph.path('s').ways == 2**40",
+        # What is wrong with each of the three is what the recorder says.
+        "cell-75": """
+_causes = [mh.Cause.CUT_OFF, mh.Cause.NOT_CALLED, mh.Cause.NOT_IN_OPTIMIZER]
+for _graph, _cause in zip(recordings.values(), _causes, strict=True):
+    assert _graph.gradients.causes() & set(_causes) == {_cause}
+""",
     },
     "05_train": {
         # 0.13 %.

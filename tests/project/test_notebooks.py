@@ -5,6 +5,7 @@ The checks and the tools behind them are tested too, on small notebooks that hav
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from claims import CLAIMS, with_claims
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+import mclip_helpers as mh
 import run_notebooks
 from strip_widgets import WIDGET, clean, clean_file
 
@@ -102,6 +104,38 @@ def test_the_series_is_complete_and_numbered_without_gaps():
 @pytest.mark.parametrize("name", SERIES)
 def test_stored_notebook(name: str):
     assert problems(NOTEBOOKS / f"{name}.ipynb") == []
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_each_exercise_of_a_notebook_is_shown_has_its_stub_and_is_checked(name: str):
+    sources = code_of(name)
+    for exercise in exercises_of(name):
+        show = f'mh.exercise("{exercise.id}")'
+        shown = sources.index(show)
+        assert sources[shown + 1] == exercise.stub
+        assert sources[shown + 2].startswith(f"{show}.check({exercise.name})")
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_no_answer_overwrites_a_name_that_a_notebook_uses(name: str):
+    """Each stub's name is read by its check alone, or given anew in the cell that reads it."""
+    answers = {exercise.name for exercise in exercises_of(name)}
+    for source in code_of(name):
+        if not source.startswith("mh.exercise("):
+            names = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+            given = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+            assert not answers & ({node.id for node in names} - given), source
+
+
+def exercises_of(name: str) -> list[mh.exercises.Exercise]:
+    found = [e for e in mh.exercises.EXERCISES.values() if e.notebook == name[:2]]
+    assert found, f"{name} has no exercises"
+    return found
+
+
+def code_of(name: str) -> list[str]:
+    cells = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells
+    return [cell.source for cell in cells if cell.cell_type == "code"]
 
 
 @pytest.mark.notebook
