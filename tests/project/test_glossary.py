@@ -39,27 +39,8 @@ ALSO = {
 
 # (term, notebook) that break the rule, each with the reason. What is mended has to leave the list.
 KNOWN: dict[tuple[str, str], str] = {
-    ("fine-tuning", "00"): "in the story of the script, without a word on what it is",
-    ("channel", "01"): "explained in passing, without emphasis; then introduced again in 02",
-    ("cosine", "01"): "asked for in a Predict of section 3, explained in section 5",
-    ("softmax", "01"): "set as code where it is explained",
-    ("tokenizer", "01"): "section 1 names it, section 3 introduces it",
-    ("validation split", "01"): "asked about in a Predict, and never explained there",
-    ("attention", "02"): "the list of what `inject_lora` does comes before section 3",
-    ("batch norm", "02"): "the list of what `inject_lora` does comes before section 6",
-    ("convolution", "02"): "the caption of the first map of adapters comes before section 3",
-    ("merging", "02"): "a dead adapter is said to be merged, before section 8",
-    ("queries", "02"): "named a few paragraphs before they are explained",
-    ("half precision", "02"): "the appendix on recipes uses the word; 05 explains it",
-    ("gradient accumulation", "03"): "an aside on batches of one names it",
-    ("AdamW", "04"): "explained where it first appears, without emphasis",
-    ("dark region", "04"): "explained where it first appears, without emphasis",
-    ("weight decay", "04"): "explained by a brace in a formula",
-    ("half precision", "05"): "a sentence on GPUs uses it without emphasis",
-    ("sketch", "05"): "the solution of an exercise uses it; 06 introduces the look",
     ("gate", "08"): "emphasised in the opening only",
     ("ONNX", "08"): "explained where it first appears, without emphasis",
-    ("gradient accumulation", "07"): "explained, and named in a docstring only",
 }
 
 
