@@ -5,11 +5,16 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 
+# A folder of packages that takes the place of the network: make lab WHEELS=wheelhouse
+WHEELS ?=
+FROM_WHEELS = $(if $(WHEELS),--no-index --find-links '$(abspath $(WHEELS))')
+PROJECT := -c constraints.txt -e '.[lab,sources,ship,test]'
+
 # In most containers the user is root, which Jupyter serves only when asked to.
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab demo test rehearse colab-check compat-check endure docs address bench notebooks lint format clean
+.PHONY: help run lab demo test rehearse colab-check compat-check endure docs address bench notebooks lint format wheelhouse minutes clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -63,25 +68,39 @@ lint: $(STAMP) ## check the style, the directions of imports and the types
 	$(VENV)/bin/lint-imports --no-logo
 	$(PY) -m mypy
 
+minutes: $(STAMP) ## (authors) count what each notebook takes to read, into docs/teaching.md
+	$(PY) tools/minutes.py
+
 format: $(STAMP) ## put the style right
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+# hatchling and editables build the editable install; they stay in no venv, so they are named here.
+wheelhouse: ## download all packages into wheelhouse/ (or WHEELS=folder), for machines without a network
+	$(MAKE_VENV)
+	$(PY) -m pip download -d '$(or $(WHEELS),wheelhouse)' \
+		$(filter-out -e,$(PROJECT)) hatchling editables
 
 clean: ## remove .venv and caches (runs/ stays: your adapters are in it)
 	rm -rf $(VENV) .colab-check .compat-check build dist .hypothesis .*_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +
 
+# A command of the shell that makes .venv where there is none, or one without pip.
+define MAKE_VENV
+@if ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "This needs Python 3.11 or newer; '$(PYTHON)' is missing or older:" >&2; \
+		$(PYTHON) --version >&2; \
+		echo "Name another one:  make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+		exit 1; \
+	}; \
+	$(PYTHON) -m venv $(VENV) || exit 1; \
+fi
+endef
+
 # The stamp is newer than both files for as long as the installed versions are the right ones.
 $(STAMP): pyproject.toml constraints.txt
-	@if ! $(PY) -m pip --version >/dev/null 2>&1; then \
-		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-			echo "This needs Python 3.11 or newer; '$(PYTHON)' is missing or older:" >&2; \
-			$(PYTHON) --version >&2; \
-			echo "Name another one:  make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
-			exit 1; \
-		}; \
-		$(PYTHON) -m venv $(VENV) || exit 1; \
-	fi
-	$(PY) -m pip install -c constraints.txt -e '.[lab,sources,ship,test]'
+	$(MAKE_VENV)
+	$(PY) -m pip install $(FROM_WHEELS) $(PROJECT)
 	@touch $@

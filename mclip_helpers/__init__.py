@@ -31,7 +31,7 @@ from .data import (
     xm3600,
 )
 from .evaluation import embed, evaluate, retrieval, zero_shot
-from .exercises import exercise, progress
+from .exercises import exercise, last_test, progress
 from .export import GateError, export_onnx, load_onnx
 from .files import data_folder
 from .gradient import Cause, Verdict, gradients, in_words, trace
@@ -152,4 +152,5 @@ __all__ = [
     "load_onnx",
     "GateError",
     "export",
+    "last_test",
 ]

@@ -2,6 +2,7 @@
 
 forms      what every exercise has; programs and questions: how an answer is checked
 nb00_start… the exercises of each notebook
+last_test  ten questions at the end of the series
 series     all of them by number, and where the learner stands
 findings   what a check found, as data; words: as sentences; cards: as shown
 values     whether two results say the same
@@ -12,6 +13,7 @@ records    the one file in which the outcome of each check is counted
 from .cards import Checked
 from .findings import Finding, Kind
 from .forms import Exercise
+from .last_test import LastTest, last_test
 from .programs import Mistake, Program
 from .questions import Question, Wrong
 from .records import DamagedRecords, Record
@@ -25,6 +27,7 @@ __all__ = [
     "Exercise",
     "Finding",
     "Kind",
+    "LastTest",
     "Mistake",
     "Program",
     "Progress",
@@ -32,5 +35,6 @@ __all__ = [
     "Record",
     "Wrong",
     "exercise",
+    "last_test",
     "progress",
 ]

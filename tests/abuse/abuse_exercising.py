@@ -45,7 +45,30 @@ def unknown(id: object) -> Case:
     )
 
 
+def no_question(number: object) -> Case:
+    return Case(
+        f"last_test().hint({number!r})",
+        prepare=nothing,
+        does=lambda _: mh.last_test().hint(number),  # type: ignore[arg-type]
+        refused=ValueError,
+        says=("questions 1 to 10",),
+    )
+
+
 CASES = [
+    *map(no_question, (0, 11, "3", None, [], HOSTILE)),
+    Case(
+        "answers to the last test that can't be looked at",
+        prepare=nothing,
+        does=lambda _: mh.last_test().check({1: NoSuchThing(), 2: HOSTILE, HOSTILE: "A"}),
+        holds=lambda _, found: found.right == 0 and HOSTILE not in found._repr_html_(),
+    ),
+    Case(
+        "the last test, answered by a list",
+        prepare=nothing,
+        does=lambda _: mh.last_test().check(["A", "B"]),  # type: ignore[arg-type]
+        holds=lambda _, found: "a dictionary with these keys" in repr(found),
+    ),
     *map(unknown, ("3.1", "", "03.1 ", 3, 3.1, None, ["03.1"], HOSTILE)),
     Case(
         "an answer that can't be looked at",
