@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import pytest
 import torch
+from open_page import address, opened, page  # noqa: F401 (fixtures of tests/demo)
 from PIL import Image
 from shown import HOSTILE
 
