@@ -28,10 +28,13 @@ def advice(comparison: Comparison) -> str:
         lines.append(f"{free} alone, without any training, is worth {alone}.")
     worse = [w for w in comparison.runs if comparison.gain(way, w).low > 0]
     if worse:
-        lines.append(f"Surely worse than it: {'; '.join(worse)}.")
+        lines.append(f"Surely worse than {way}: {'; '.join(worse)}.")
     if comparison.base.kept:
         lost = comparison.loss_of_old(way)
-        lines.append(f"It forgets {lost} of what it knew" + ("." if lost.is_sure else ", if any."))
+        lines.append(
+            f"With {way} the model forgets {lost} of what it knew"
+            + ("." if lost.is_sure else ", if any.")
+        )
     else:
         lines.append("No known pictures were given, so nothing tells what it forgets.")
     return "\n".join(lines)

@@ -46,7 +46,8 @@ TOOLS = Question(
     difficulty=2,
     minutes=10,
     asks="""
-With which tool do you *begin* in each of these cases? The measurements of this notebook decide.
+With which tool do you *begin* in each of these cases? The measurements of this notebook decide;
+where they leave it open, begin with what costs nothing.
 """,
     stub="""
 answer = {
@@ -72,7 +73,7 @@ answer = {
         "batch norm": "its statistics see the new pictures; nothing is trained",
         "change the pictures": "undo what is known to have changed, and train nothing",
     },
-    hint_text="Sections 1, 6 and 7 each have a table with the answer to two of them.",
+    hint_text="Sections 1, 6 and 10, and section 10 of notebook 05, have a table for each of them.",
     mistakes=(
         Wrong(
             "thermal: batch norm thought to do",

@@ -496,7 +496,8 @@ answer = {
         "other processes' features gathered as mere numbers": "another",
     },
     choices={"the same": "up to rounding", "another": "it points elsewhere, or has another size"},
-    hint_text="Each has a section, and each section ends with a relative difference.",
+    hint_text="All but one have a section that ends with a relative difference. For that one: what "
+    "has changed in the text tower after the first step?",
     mistakes=(
         Wrong(
             "added-up batches thought to be exact",

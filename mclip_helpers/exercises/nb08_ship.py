@@ -202,7 +202,8 @@ SYMPTOMS = Question(
     difficulty=3,
     minutes=8,
     asks="""
-Four exports run without an error, and each is wrong. Match each symptom with its cause.
+Four exports run without an error, and each is wrong. Match each symptom with its cause; one
+cause is left over.
 """,
     stub="""
 answer = {

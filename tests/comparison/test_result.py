@@ -53,7 +53,7 @@ def test_the_advice_names_what_is_worse_what_is_forgotten_and_what_can_not_be_to
     said = advice(compared(batch_norm=0.2, heads=0.495, LoRA=0.5, full=0.4))
     assert "Begin with: heads" in said
     assert "can't tell the two apart" in said
-    assert "Surely worse than it: batch norm; full" in said
+    assert "Surely worse than heads: batch norm; full" in said
     assert "forgets +10.0 points" in said
 
 

@@ -293,13 +293,16 @@ assert _right < 1e-12 and _wrong > 0.3
 assert torch.equal(load(photographs), load(decoded))
 assert min(times["opened"]) > 5 * max(times["decoded once"])
 """,
-        # With adapters on the last block alone there is more to leave out.
-        "cell-15": "assert list(places['the last block'])[-2:] == ['captions once', 'prefix once']",
+        # With adapters on two late layers alone there is more to leave out.
+        "cell-15": """
+assert list(places["the last two layers"])[-2:] == ["captions once", "prefix once"]
+assert "captions once" not in places["default targets"]
+""",
         # Eight times as many pairs take nearly eight times as much, or hardly more in chunks.
         "cell-22": """
 assert used["at once"][-1] > 6 * used["at once"][0]
 assert used["in chunks of 8"][-1] < 1.5 * used["in chunks of 8"][0]
-assert all(abs(f / u - 1) < 0.15 for name in used for f, u in zip(foretold[name], used[name]))
+assert all(abs(f / u - 1) < 0.15 for name in used for f, u in zip(predicted[name], used[name]))
 """,
         "cell-26": "assert apart < 1e-3",
         # In the last two rows it is another step; the loss of the last one is right.
@@ -317,7 +320,10 @@ assert float(rows[-1][2]) == 0
         # Batch norm in training mode is caught: the chain has no link.
         "cell-13": "assert not chain.links",
         # The layer that hurts most is a small one of the stem.
-        "cell-18": "assert '.stem.' in worst.layer and weight.numel() < 1_000 and len(few) < 20",
+        "cell-18": """
+assert ".stem." in worst.layer and weight.numel() < 1_000 and len(few) < 20
+assert 1 - cosines.mean() < worst.damage / 2  # its weights alone do less than half of it
+""",
         # R@1 hardly moves, while answers change; fewer of them with layers in 32 bits.
         "cell-21": """
 _all, _some = (link for link in trade.links if link.after in ("int8", "int8, 24 kept"))
