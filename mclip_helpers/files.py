@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,20 @@ def replace(
         finally:
             settle(path)
             _remove(new)
+    return path
+
+
+def under_key(
+    folder: str | Path, name: str, parts: Iterable[str], write: Callable[[Path], None]
+) -> Path:
+    """The file in `folder` for what `parts` decide: `name` with their hash in the place of {key}.
+
+    If there is none, `write(place)` makes it. OSError as of `replace`.
+    """
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    path = Path(folder) / name.format(key=key)
+    if not path.exists():
+        replace(path, write, lambda same: None)  # who has written it meanwhile, wrote the same
     return path
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mclip_helpers.files import data_folder, foreign, hashes, replace, settle
+from mclip_helpers.files import data_folder, foreign, hashes, replace, settle, under_key
 
 
 def ours(path: Path) -> None:
@@ -187,3 +187,17 @@ def test_what_is_no_path_is_refused(path):
 def test_what_can_be_no_place_is_refused(path: str, why: str):
     with pytest.raises(OSError, match=why):
         replace(path, a_file(), ours)
+
+
+def test_under_a_key_a_file_is_made_once_and_anew_for_other_parts(tmp_path):
+    made = []
+
+    def write(place):
+        made.append(place)
+        place.write_text("content")
+
+    first = under_key(tmp_path, "cache-{key}.bin", ["a", "b"], write)
+    assert under_key(tmp_path, "cache-{key}.bin", ["a", "b"], write) == first
+    other = under_key(tmp_path, "cache-{key}.bin", ["a", "c"], write)
+    assert len(made) == 2 and first != other
+    assert sorted(tmp_path.iterdir()) == sorted([first, other])

@@ -7,7 +7,6 @@ with it. What the model sees of it is a few hundred pixels a side.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,13 +17,13 @@ import torch
 from PIL import Image
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from ..files import replace as replace_file
+from ..files import under_key
 from ..progress_bar import progress_bar
 from .batches import Preprocessing
 from .pairs import PictureDataset, require_dataset
 from .reader import THREADS
 
-NAME = "pictures-"
+NAME = "pictures-{key}.npy"
 BLOCK = 256  # pictures that are in memory at a time, while the file is written
 
 
@@ -42,11 +41,8 @@ def decode_once(dataset: PictureDataset, clip: Preprocessing, folder: str | Path
     require_dataset(dataset)
     fit, size = _fit_of(clip.preprocess), _size(dataset, clip)
     parts = [*(pair.digest for pair in dataset.pairs), repr(clip.preprocess)]
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    path = Path(folder) / f"{NAME}{key}.npy"
-    if not path.exists():
-        write = functools.partial(_write, dataset=dataset, fit=fit, size=size)
-        replace_file(path, write, _never)
+    write = functools.partial(_write, dataset=dataset, fit=fit, size=size)
+    path = under_key(folder, NAME, parts, write)
     pairs = [
         replace(pair, load=functools.partial(_load, path, i))
         for i, pair in enumerate(dataset.pairs)
@@ -109,7 +105,3 @@ def _mapped(path: Path) -> np.ndarray:
 
 def _load(path: Path, i: int) -> Image.Image:
     return Image.fromarray(np.array(_mapped(path)[i]))
-
-
-def _never(path: Path) -> None:
-    """Nothing to refuse: a file of this name was written here, and holds the same."""

@@ -7,7 +7,6 @@ every epoch, unless it is augmented. Then a fixed number of views of each pictur
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,13 +20,13 @@ from torch import nn
 
 from ..checks import seed_number, whole_number
 from ..data import PictureDataset, loader, require_dataset
-from ..files import replace
+from ..files import under_key
 from ..lora import fingerprint
 from ..model import Clip, ClipModel, in_eval, require_clip
 from ..progress_bar import progress_bar
 from .captions import moves
 
-NAME = "prefix-"
+NAME = "prefix-{key}.npy"
 BATCH = 64
 ALIKE = 1e-3  # a relative difference that may be rounding; another computation differs by far more
 CHOICES = {"float16": np.float16, "float32": np.float32}
@@ -63,7 +62,7 @@ class PrefixCache:
     @property
     def key(self) -> str:
         """A hash of all that decides what is in the file."""
-        return self.path.stem.removeprefix(NAME)
+        return self.path.stem.rpartition("-")[2]
 
     def __len__(self) -> int:
         return len(self.activations)
@@ -129,13 +128,8 @@ def cache_prefix(
         repr(clip.preprocess),
         repr((cut, views, augment, seed if augment else None, precision)),
     )
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    path = Path(folder) / f"{NAME}{key}.npy"
-    if not path.exists():
-        write = functools.partial(
-            _write, clip, cut, dataset, views, augment, seed, CHOICES[precision]
-        )
-        replace(path, write, _never)
+    write = functools.partial(_write, clip, cut, dataset, views, augment, seed, CHOICES[precision])
+    path = under_key(folder, NAME, parts, write)
     return PrefixCache(clip, cut, path, [pair.digest for pair in dataset.pairs])
 
 
@@ -285,7 +279,3 @@ def _write(
                 bar.update()
     assert file is not None
     file.flush()
-
-
-def _never(path: Path) -> None:
-    """Nothing to refuse: a file of this name was written here, and holds the same."""
