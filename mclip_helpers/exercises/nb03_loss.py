@@ -285,7 +285,7 @@ def gradient_at_scores(z: torch.Tensor) -> torch.Tensor:
     without=("backward", "grad", "autograd", "vjp", "jacrev", "jacobian"),
     inputs=lambda k: (2 * torch.randn(2 + k, 2 + k),),
     hint_text="What the model believes minus what is true. The model is asked in two directions.",
-    remark="All entries add up to zero: what pulls and what pushes are in balance.",
+    remark="Belief minus truth, in both directions: the whole of training is in this line.",
     mistakes=(
         Mistake(
             "not divided by N",
@@ -591,7 +591,7 @@ LOGS = Question(
     minutes=10,
     asks="""
 Three colleagues train with batches of 64 and ask the same: "Why doesn't my loss fall?" Their
-logs say 4.16, 0.00 and 2.08 from the first step to the last. What does each log say?
+logs say 4.16, 0.00 and 2.08 from step 100 to the last. What does each log say?
 """,
     stub='answer = {"4.16": "?", "0.00": "?", "2.08": "?"}',
     right={"4.16": "knows nothing", "0.00": "one choice", "2.08": "pieces of 8"},
@@ -605,9 +605,9 @@ logs say 4.16, 0.00 and 2.08 from the first step to the last. What does each log
     hint_text="For each number, look for the size of a batch whose logarithm it is.",
     remark="""
 4.16 = ln 64: are all captions the same, or all features? 0.00 = ln 1: nothing to tell apart.
-2.08 = ln 8: the batch of 64 is cut into pieces of 8 somewhere (devices that don't gather,
-micro-batches) and the model knows nothing, or each caption occurs eight times, and the floor is
-reached.
+2.08 = ln 8: the batch of 64 is cut into pieces of 8 somewhere (each device computes the loss of its
+own part, or gradients of small batches are added up) and the model knows nothing, or each caption
+occurs eight times, and the floor is reached.
 """,
     mistakes=(
         Wrong(

@@ -561,7 +561,7 @@ def adamw(
     inputs=_adamw,
     hint_text="Section 6 has one formula for each line. What is returned is m and v.",
     remark="""
-At the first step m̂ = g and √v̂ = |g|: whatever the gradient's size, the weight moves by η.
+At the first step m̂ = g and √v̂ = |g|. What does that say of the size of the step?
 """,
     mistakes=(
         Mistake(
