@@ -2,8 +2,8 @@
 
 Folders mirror the notebooks, from what comes first to what uses it:
 
-    checks · files · progress_bar · names · display → loss → data · model → lora → evaluation
-        → speed → training → comparison · export → exercises → draw
+    checks · colours · files · progress_bar · names · display → loss → data · model → lora
+        → evaluation → speed → training → comparison · export → exercises → draw
     names · display → gradient → draw → widgets → machine · commands
 """
 

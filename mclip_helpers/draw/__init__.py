@@ -4,12 +4,12 @@ Objects of the package that have a picture give it by `plot()`; importing this p
 `display.picture_of` how to draw them.
 """
 
+from ..colours import COLOURS
 from ..display import Chart, Html, Svg, Table
 from . import collapsed, gradient_charts, gradient_diffs, series_map, strip  # noqa: F401  they register their pictures
 from .adapter_norms import adapter_gradients
 from .architecture import towers
 from .charts import bars, curves
-from .colours import COLOURS
 from .compared import gains, ways
 from .graphviz import graph
 from .image_rows import pictures

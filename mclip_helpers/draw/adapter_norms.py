@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from ..colours import COLOURS
 from ..display import Chart, picture_of
 from ..gradient.verdicts import Gradient, Gradients
 from ..names import short_name
 from .captions import escaped
 from .charts import bare
-from .colours import COLOURS
 
 OPACITY = {"B": 1.0, "A": 0.45}
 

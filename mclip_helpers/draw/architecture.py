@@ -9,10 +9,10 @@ from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 from ..checks import finite_number
+from ..colours import COLOURS, QUIET
 from ..display import Chart
 from .arguments import pictures_of
 from .captions import credit_line, escaped, wrapped
-from .colours import COLOURS, QUIET
 from .image_rows import thumbnail
 
 Step = tuple[str, int, Sequence[int]]  # name, number of parameters, shape of the result

@@ -8,8 +8,8 @@ import unicodedata
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
+from ..colours import QUIET
 from ..display import legal, readable
-from .colours import QUIET
 
 # Letters that are drawn; the rest is "…".
 LONGEST_CREDIT, LONGEST_LINE, LONGEST_NAME, LONGEST_WORD = 400, 200, 60, 40

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 
 from ..checks import finite_number
+from ..colours import COLOURS, CYCLE
 from ..display import Chart
 from .arguments import require_as_many, require_mapping
 from .captions import LONGEST_NAME, escaped, legend_name
-from .colours import COLOURS, CYCLE
 
 
 def bare(axes: Axes) -> None:

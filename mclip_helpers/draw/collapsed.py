@@ -5,12 +5,12 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
 
+from ..colours import GREY, box_style, tint
 from ..display import Html, Svg, picture_of
 from ..gradient.boxes import Collapsed, Group
 from ..gradient.kinds import Kind, Level
 from ..gradient.words import KINDS, short_number
 from ..names import clean_name, short_name
-from .colours import GREY, box_style, tint
 from .graphviz import SVG, Drawing, GraphvizMissing, as_text, lay_out, quoted
 
 LETTERS = 11.0  # points: the size of the letters in the boxes

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 
+from ..colours import COLOURS, GREY
 from ..comparison import WAYS, Comparison, difference
 from ..comparison.runs import Run, recall
 from ..display import Chart, Table, picture_of
 from .captions import LONGEST_NAME, escaped
 from .charts import bare
-from .colours import COLOURS, GREY
 
 TINTS = {"heads": "text", "LoRA": "adapter", "full": "weights"}  # by method
 

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from ..colours import COLOURS, GREY, QUIET
 from ..display import Chart, picture_of
 from ..gradient.derivatives import stem
 from ..gradient.groups import Norms
@@ -21,7 +22,6 @@ from ..gradient.words import KINDS, OUTSIDE, short_number
 from ..names import short_name
 from .captions import escaped, legend_name
 from .charts import bare
-from .colours import COLOURS, GREY, QUIET
 
 OPERATIONS_SHOWN = 5  # of one module in a row of a path's chart
 

@@ -6,12 +6,12 @@ import math
 
 import torch
 
+from ..colours import COLOURS, GREY
 from ..display import Chart, picture_of
 from ..gradient.diff import GradientDiff
 from ..names import short_name, tower_of
 from .captions import escaped
 from .charts import bare
-from .colours import COLOURS, GREY
 
 # The distance from 1 to the next number: what a single rounding may do.
 ROUNDING = {

@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 from torch import nn
 
+from ..colours import COLOURS, VACANT
 from ..display import Chart
 from ..lora import lora_layers, why_not
 from ..model.clip import require_model
 from ..names import block_of, tower_of
 from .captions import escaped
-from .colours import COLOURS, VACANT
 
 
 class Square(NamedTuple):

@@ -9,10 +9,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from ..colours import COLOURS
 from ..display import Chart
 from .arguments import finite_tensor, require_mapping
 from .captions import escaped
-from .colours import COLOURS
 
 
 def matrices(

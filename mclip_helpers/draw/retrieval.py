@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from ..checks import whole_number
+from ..colours import COLOURS, QUIET
 from ..data import PictureDataset, require_dataset
 from ..display import Chart
 from ..evaluation import nan_as_wrong, ranks
@@ -23,7 +24,6 @@ from .arguments import (
 )
 from .captions import LONGEST_CREDIT, credit_line, escaped, wrapped
 from .charts import bare
-from .colours import COLOURS, QUIET
 from .image_rows import picture_chart, thumbnail
 
 # --------------------------------------------------------------------------------- a whole matrix

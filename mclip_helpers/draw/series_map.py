@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, PathPatch, Wedge
 from matplotlib.path import Path
 
+from ..colours import COLOURS, INK, LINE, QUIET, VACANT, tint
 from ..display import Chart, picture_of
 from ..exercises import EXERCISES, NOTEBOOKS, Progress
 from .captions import escaped
-from .colours import COLOURS, INK, LINE, QUIET, VACANT, tint
 
 SOLVED, TRIED = COLOURS["adapter"], COLOURS["weights"]
 IN_A_ROW, APART, ROW = 3, 3.6, 2.5  # stations in a row; their distance, and that of the rows

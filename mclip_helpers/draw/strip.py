@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Patch
 
+from ..colours import COLOURS, GREY, INK, LINE, VACANT, BoxStyle, box_style, tint
 from ..display import Chart, picture_of
 from ..gradient.derivatives import in_words, stem
 from ..gradient.kinds import Kind, Scene
@@ -20,7 +21,6 @@ from ..gradient.words import KINDS, OUTSIDE, SCENES, short_number
 from ..names import is_adapter, layer_and_part, short_name
 from .captions import escaped
 from .collapsed import kinds_of
-from .colours import COLOURS, GREY, INK, LINE, VACANT, BoxStyle, box_style, tint
 from .strip_map import Row, StripMap, strip_map
 
 WIDE, ACROSS = 10.0, 3  # inches of the strip, and frames in a row

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ..colours import GREY
 from ..display import Html, html_text
 from .arguments import require_mapping
-from .colours import GREY
 
 
 class Chip(NamedTuple):

@@ -6,11 +6,11 @@ from itertools import cycle
 
 from matplotlib.axes import Axes
 
+from ..colours import COLOURS, CYCLE
 from ..display import Chart, picture_of
 from ..export import Trade
 from .captions import legend_name
 from .charts import bare
-from .colours import COLOURS, CYCLE
 
 MARKERS = "osD^vPX*<>"
 ROOM = 5  # points of R@1 above and below: a picture more or less should not look like a cliff

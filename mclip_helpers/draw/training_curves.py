@@ -6,11 +6,11 @@ from itertools import cycle
 
 from matplotlib.axes import Axes
 
+from ..colours import COLOURS, CYCLE
 from ..display import Chart, picture_of
 from ..training.history import History
 from .captions import legend_name
 from .charts import bare
-from .colours import COLOURS, CYCLE
 
 
 @picture_of.register

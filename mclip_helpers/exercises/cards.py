@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from ..colours import COLOURS
 from ..display import Html, html_text
 from .findings import Finding, Kind
 from .words import sentences, title
@@ -13,7 +14,7 @@ from .words import sentences, title
 Shown = Html
 
 # Edge and background; dark letters can be read on each. A sign beside the colour says the same.
-GOOD, BAD, OPEN, PLAIN = "#009E73", "#D55E00", "#8A8F98", "#0072B2"
+GOOD, BAD, OPEN, PLAIN = (COLOURS[name] for name in ("adapter", "text", "frozen", "image"))
 SIGNS = {GOOD: "✓", BAD: "✗", OPEN: "…"}
 MONOSPACED = "ui-monospace,SFMono-Regular,Menlo,Consolas,monospace"
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import ipywidgets
 
 from ..checks import whole_number
+from ..colours import COLOURS
 from ..data.pairs import PictureDataset, require_dataset
 from ..display import html_text, legal, readable
-from ..draw.colours import COLOURS
 from ..draw.markup import cards, image_tag, small_print
 from ..evaluation import embed, zero_shot
 from ..model import Clip

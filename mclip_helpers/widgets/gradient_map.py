@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..colours import COLOURS, box_style
 from ..draw.collapsed import LETTERS, kinds_of, lay_out_groups
-from ..draw.colours import COLOURS, box_style
 from ..gradient.boxes import Collapsed, Group
 from ..gradient.kinds import Kind
 from ..gradient.nodes import Node

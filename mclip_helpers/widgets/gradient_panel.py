@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from ..colours import COLOURS, box_style
 from ..display import html_text
-from ..draw.colours import COLOURS, box_style
 from ..gradient.boxes import Collapsed
 from ..gradient.derivatives import in_words, stem
 from ..gradient.graph import Graph

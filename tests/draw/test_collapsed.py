@@ -16,7 +16,7 @@ from torchviz import make_dot
 
 import mclip_helpers as mh
 from mclip_helpers import draw
-from mclip_helpers.draw.colours import box_style, tint
+from mclip_helpers.colours import box_style, tint
 from mclip_helpers.gradient import LEVELS, Collapsed, Graph, Kind, Level, OperationGroup
 from mclip_helpers.gradient.words import KINDS
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mclip_helpers.draw import colours
+from mclip_helpers import colours
 from mclip_helpers.gradient.words import KINDS
 
 ROOT = Path(__file__).parents[2]

@@ -14,6 +14,7 @@ import mclip_helpers as mh
 from mclip_helpers import draw
 from mclip_helpers.comparison import Comparison, Run
 from mclip_helpers.display import picture_of
+from mclip_helpers.export import Link, Trade
 
 HISTORY = mh.History(
     steps=[{"loss": loss, "lr": 0.1} for loss in (3.0, 2.0, 1.5, 1.0)],
@@ -22,6 +23,8 @@ HISTORY = mh.History(
 
 RUN = Run(5, 1.0, [1, 2, 3], [1, 1, 2])
 COMPARISON = Comparison(RUN, {"LoRA": [RUN, RUN]}, {"LoRA": (1e-3, 10)})
+
+TRADE = Trade(tuple(Link("fp32", name, *[0.9] * 6, 10**6, 10**5) for name in ("fp16", "int8")))
 
 # One call of each drawing function, with a dataset and with nano's adapters and their gradients.
 EXAMPLES = {
@@ -39,6 +42,7 @@ EXAMPLES = {
     ),
     "bars": lambda *_: draw.bars({"a": 1.0, "b": 2.0}, title="t", unit=" s"),
     "gains": lambda *_: draw.gains(COMPARISON),
+    "trade": lambda *_: draw.trade(TRADE),
     "history": lambda *_: draw.history(HISTORY),
     "adapter_gradients": lambda _, model: draw.adapter_gradients(mh.gradients(model)),
     "matrices": lambda *_: draw.matrices({"B": torch.rand(4, 2), "A": torch.rand(2, 5)}, ("·",)),

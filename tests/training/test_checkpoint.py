@@ -259,7 +259,7 @@ def test_optimizer_schedule_and_scaler_come_back_as_their_own_state_dicts(
         classes=False,
     )
     path = tmp_path / "checkpoint"
-    _, state, _ = set_up(adapted(), emoji, settings, None, None)
+    _, state, _ = set_up(adapted(), emoji, settings, None, None, None)
     state.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     for p in mh.trainable_parameters(state.model).values():
         p.grad = torch.randn_like(p)
@@ -270,7 +270,7 @@ def test_optimizer_schedule_and_scaler_come_back_as_their_own_state_dicts(
     state.history.epochs.append({"epoch": 1, "loss": 1 / 3})
     Checkpoint(path, {"epochs": 4}).save(state)
 
-    _, other, _ = set_up(adapted(), emoji, settings, None, None)
+    _, other, _ = set_up(adapted(), emoji, settings, None, None, None)
     other.scaler = torch.amp.GradScaler("cpu")
     assert Checkpoint(path, {"epochs": 4}).resume(other)
     assert other.history == state.history
