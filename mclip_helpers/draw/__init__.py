@@ -16,8 +16,8 @@ from .image_rows import pictures
 from .layer_map import adapter_map
 from .matrix_rows import matrices
 from .retrieval import answers, probabilities, ranking, similarity
+from .size_chart import trade
 from .token_chips import tokens
-from .trade import trade
 from .training_curves import history
 
 __all__ = [  # noqa: RUF022 (grouped as the notebooks meet them)
