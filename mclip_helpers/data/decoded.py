@@ -32,15 +32,16 @@ def decode_once(dataset: PictureDataset, clip: Preprocessing, folder: str | Path
 
     Whatever takes a dataset takes this one, and what `clip.preprocess` makes of it is the same to
     the last bit. The file goes into `folder`: H × W × 3 bytes for each picture (256 px: 197 KB),
-    under a name that depends on all pictures and on the transform. If it is there already, no
-    picture is opened. An `augment` now changes the small picture.
+    under a name that depends on all pictures and on the transform. If it is there already, only the
+    first picture is opened, to try the transform. An `augment` now changes the small picture.
 
     ValueError for a transform that does not end with ToTensor and Normalize, or would change a
     picture of the model's size again. OSError where the file can't be written.
     """
     require_dataset(dataset)
-    fit, size = _fit_of(clip.preprocess), _size(dataset, clip)
-    parts = [*(pair.digest for pair in dataset.pairs), repr(clip.preprocess)]
+    fit = _fit_of(clip.preprocess)
+    size = _size(dataset.pairs[0].load(), fit, clip.preprocess)
+    parts = [*dataset.digests, repr(clip.preprocess)]
     write = functools.partial(_write, dataset=dataset, fit=fit, size=size)
     path = under_key(folder, NAME, parts, write)
     pairs = [
@@ -63,11 +64,14 @@ def _fit_of(preprocess: Callable[[Image.Image], torch.Tensor]) -> Callable[..., 
     return Compose(steps[:-2])
 
 
-def _size(dataset: PictureDataset, clip: Preprocessing) -> tuple[int, int]:
+def _size(
+    picture: Image.Image,
+    fit: Callable[[Image.Image], Image.Image],
+    preprocess: Callable[[Image.Image], torch.Tensor],
+) -> tuple[int, int]:
     """Width and height of what the model sees. ValueError if it would be changed a second time."""
-    picture = dataset.pairs[0].load()
-    small = _fit_of(clip.preprocess)(picture)
-    if not torch.equal(clip.preprocess(small), clip.preprocess(picture)):
+    small = fit(picture)
+    if not torch.equal(preprocess(small), preprocess(picture)):
         raise ValueError(
             "the transform changes a picture that has the model's size already, so it can't be "
             "applied to what it has made"

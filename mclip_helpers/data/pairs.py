@@ -134,6 +134,11 @@ class PictureDataset(Dataset[tuple[Image.Image, str]]):
         return [pair.captions[0] for pair in self.pairs]
 
     @property
+    def digests(self) -> list[str]:
+        """The digest of each picture: N. Two datasets that agree in it have the same pictures."""
+        return [pair.digest for pair in self.pairs]
+
+    @property
     def all_captions(self) -> list[str]:
         """All captions, pair by pair: M ≥ N."""
         return [caption for pair in self.pairs for caption in pair.captions]

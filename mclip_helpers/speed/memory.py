@@ -86,29 +86,25 @@ def step_memory(clip: Clip, images: torch.Tensor, tokens: torch.Tensor) -> StepM
         if features.requires_grad:
             features.backward(torch.ones_like(features))
 
-    def peak(block: Callable[..., Any], *arguments: Any) -> int:
+    def peak(block: Callable[..., Any], *arguments: Any) -> tuple[int, Any]:
+        """The bytes for each pair, and what the block returned."""
         for parameter in gradients:
             parameter.grad = None
         with LiveBytes(clip.model) as live:
-            block(*arguments)
-        return (live.peak - trained) // pairs
+            result = block(*arguments)
+        return (live.peak - trained) // pairs, result
 
     trained = sum(p.numel() * p.element_size() for p in gradients if p.requires_grad)
     try:
         with in_train(clip.model):
-            features = sum(f.numel() * f.element_size() for f in step())
-            return StepMemory(
-                state=STATE * trained,
-                whole=peak(step),
-                towers={
-                    "image": peak(through, encoders.image, images),
-                    "text": peak(through, encoders.text, tokens),
-                },
-                given=(images.nbytes + tokens.nbytes + 2 * features) // pairs,
-            )
+            whole, features = peak(step)
+            image, _ = peak(through, encoders.image, images)
+            text, _ = peak(through, encoders.text, tokens)
     finally:
         for parameter, gradient in gradients.items():
             parameter.grad = gradient
+    given = images.nbytes + tokens.nbytes + 2 * sum(f.nbytes for f in features)
+    return StepMemory(STATE * trained, whole, {"image": image, "text": text}, given // pairs)
 
 
 class LiveBytes(TorchDispatchMode):

@@ -82,7 +82,7 @@ class PrefixCache:
                 "the prefix was computed by another clip than the one to train; call cache_prefix "
                 "with this one, after inject_lora"
             )
-        if self.digests != [pair.digest for pair in dataset.pairs]:
+        if self.digests != dataset.digests:
             raise ValueError(
                 f"the prefix was computed of {len(self)} pictures, and these {len(dataset)} are "
                 f"not the same in the same order; call cache_prefix with this dataset"
@@ -123,14 +123,14 @@ def cache_prefix(
         raise ValueError(f"{views} views without augment would be {views} times the same picture")
     cut = find_cut(clip, dataset)
     parts = (
-        *(pair.digest for pair in dataset.pairs),
+        *dataset.digests,
         fingerprint(clip.model),
         repr(clip.preprocess),
         repr((cut, views, augment, seed if augment else None, precision)),
     )
     write = functools.partial(_write, clip, cut, dataset, views, augment, seed, CHOICES[precision])
     path = under_key(folder, NAME, parts, write)
-    return PrefixCache(clip, cut, path, [pair.digest for pair in dataset.pairs])
+    return PrefixCache(clip, cut, path, dataset.digests)
 
 
 def find_cut(clip: Clip, dataset: PictureDataset) -> Cut:
