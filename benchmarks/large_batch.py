@@ -16,24 +16,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 
 import torch
+from _peak import held
 
 import mclip_helpers as mh
 from mclip_helpers.display import Table
 from mclip_helpers.speed import plain_encoders, step_memory
 from mclip_helpers.training.objective import Objective
 
-KB = 1024  # what ru_maxrss counts in
 FEW = 8
-
-
-def held() -> float:
-    """The most MB that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KB / 1e6
 
 
 def measure(name: str, batch: int, chunk: int | None) -> tuple[float, float, float]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+from _peak import held
 from PIL import Image
 
 import mclip_helpers as mh
@@ -88,10 +88,6 @@ def loading(folder: Path, rounds: int) -> Table:
         speed = len(dataset) / sorted(own)[len(own) // 2]
         rows.append([name, ratio(base, own), f"{speed:,.0f}"])
     return Table(["12 megapixels", "times as fast", "pictures a second"], rows)
-
-
-def held() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def scanning(folder: Path, count: int) -> Table:

@@ -1,6 +1,6 @@
-"""Estimate how long each notebook takes, by a stated rule, and write it into docs/teaching.md.
+"""Estimate how long each notebook takes, by a stated rule, and write it wherever it is said.
 
-    python tools/minutes.py             # the table in docs/teaching.md
+    python tools/minutes.py             # all places: README, docs/teaching.md, the notebooks
     python tools/minutes.py 02 04       # what each section of these notebooks takes
 
 The rule counts what there is to read: words, formulas, lines of code, results, and each "Predict".
@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
+from fold import asks
 from mclip_helpers.exercises import EXERCISES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "teaching.md"
+MAPS = (ROOT / "README.md", ROOT / "notebooks" / "00_start_here.ipynb")
 BEGIN, END = "<!-- made by `make minutes` -->", "<!-- end -->"
 
 # Adults read 238 words of English non-fiction a minute (Brysbaert 2019, "How many words do we read
@@ -73,9 +75,41 @@ def main() -> None:
             parser.error(f"there is no notebook {number}")
         print(sections_of(found[0]), end="\n\n")
     if not wanted:
-        page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(with_table(page, table()), encoding="utf-8")
+        for path, text in texts().items():
+            path.write_text(text, encoding="utf-8")
         print(table())
+
+
+def texts() -> dict[Path, str]:
+    """Each file that says minutes, as it should be."""
+    paths = [ROOT / "notebooks" / name for name in notebooks()]
+    found = {path: path.read_text(encoding="utf-8") for path in (PAGE, *MAPS, *paths)}
+    found[PAGE] = with_table(found[PAGE], table())
+    for path in paths:
+        number, minutes = path.name[:2], reading(path.name)
+        found[path] = with_opening(found[path], minutes, rounded(exercise_minutes(number)))
+        for page in MAPS:
+            found[page] = with_row(found[page], number, minutes)
+    return found
+
+
+def with_opening(notebook: str, minutes: int, exercises: int) -> str:
+    """A notebook's file with other minutes in its first cell. ValueError if it says none."""
+    new = f"**Time:** {minutes} minutes to read, {exercises} for the exercises"
+    text, times = re.subn(
+        r"\*\*Time:\*\* \d+ minutes to read, \d+ for the exercises", new, notebook
+    )
+    if times != 1:
+        raise ValueError(f"the first cell has to say {new!r}, once")
+    return text
+
+
+def with_row(page: str, number: str, minutes: int) -> str:
+    """A map of the series with other minutes for one notebook: the last cell of its row."""
+    text, times = re.subn(rf"((?:\[|\*\*){number} · .* \| )\d+(?= \|)", rf"\g<1>{minutes}", page)
+    if times != 1:
+        raise ValueError(f"the map needs one row for notebook {number}, which ends in its minutes")
+    return text
 
 
 def notebooks() -> dict[str, NotebookNode]:
@@ -100,13 +134,18 @@ def table() -> str:
     sums = [0, 0]
     for file, notebook in notebooks().items():
         counts = count(notebook)
-        reading, exercises = rounded(counts.minutes), exercise_minutes(file[:2])
-        sums = [sums[0] + reading, sums[1] + exercises]
+        to_read, exercises = rounded(counts.minutes), exercise_minutes(file[:2])
+        sums = [sums[0] + to_read, sums[1] + exercises]
         name = f"[{title(notebook)}](../notebooks/{file})"
         size = f"{round(counts.words, -2):,} | {round(counts.lines, -1)}"
-        rows.append(f"| {name} | {size} | {reading} | {exercises} | {reading + exercises} |")
+        rows.append(f"| {name} | {size} | {to_read} | {exercises} | {to_read + exercises} |")
     rows.append(f"| all | | | {sums[0]} | {sums[1]} | {sum(sums)} |")
     return "\n".join(rows)
+
+
+def reading(file: str) -> int:
+    """The minutes that reading a notebook takes, rounded."""
+    return rounded(count(notebooks()[file]).minutes)
 
 
 def rounded(minutes: float) -> int:
@@ -135,7 +174,7 @@ def sections_of(notebook: NotebookNode) -> str:
     return "\n".join(f"{counts.minutes:5.1f}  {section}" for section, counts in found.items())
 
 
-def parts(cells: Sequence[Mapping]) -> Iterator[tuple[str, Counts]]:
+def parts(cells: Sequence[NotebookNode]) -> Iterator[tuple[str, Counts]]:
     """(section, counts) of all that is read, without the sections of exercises."""
     stubs = {exercise.stub for exercise in EXERCISES.values()}
     section = "its opening"
@@ -146,19 +185,19 @@ def parts(cells: Sequence[Mapping]) -> Iterator[tuple[str, Counts]]:
                     section = text.partition("\n")[0].removeprefix("## ")
                 if not section.endswith("Exercises"):
                     yield section, of_text(text)
+            if asks(cell):
+                yield section, Counts(predicts=1)
         elif cell["cell_type"] == "code" and not section.endswith("Exercises"):
             source = cell["source"]
-            asks = source in stubs or "mh.exercise(" in source
-            if not (asks or source.startswith(SETUP)):
+            of_exercise = source in stubs or "mh.exercise(" in source
+            if not (of_exercise or source.startswith(SETUP)):
                 yield section, of_code(source, len(cell["outputs"]))
 
 
 def of_text(source: str) -> Counts:
     formulas = len(DISPLAYED.findall(source))
     text = LINK.sub("]", DISPLAYED.sub("", source))
-    return Counts(
-        words=len(WORD.findall(text)), formulas=formulas, predicts=text.count("**Predict")
-    )
+    return Counts(words=len(WORD.findall(text)), formulas=formulas)
 
 
 def of_code(source: str, results: int) -> Counts:

@@ -3,6 +3,7 @@
     python tools/strip_widgets.py notebooks/*.ipynb
 
 Widget state is the important part: with it in the file, GitHub calls a whole notebook invalid.
+And what a reader has folded (tools/fold.py) is unfolded.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+
+from fold import unfold
 
 WIDGET = "application/vnd.jupyter.widget"
 # What a widget says of itself as text: `HBox(children=…)`, or a progress bar that has not begun.
@@ -26,6 +29,7 @@ def clean(notebook: NotebookNode) -> NotebookNode:
     notebook.metadata.pop("widgets", None)
     notebook.metadata.kernelspec = NotebookNode(KERNEL)
     notebook.metadata.language_info = NotebookNode(name="python")
+    unfold(notebook)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # the times at which it ran
         if cell.cell_type == "code":

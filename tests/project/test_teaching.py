@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from test_notebooks import broken_links
 
 import minutes
+from fold import ASKS
 from mclip_helpers.exercises import EXERCISES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -36,13 +38,33 @@ def test_every_notebook_has_its_part():
     assert {name[:2] for name in minutes.notebooks()} <= parts
 
 
-def test_the_table_of_minutes_is_the_rules():
-    assert minutes.with_table(PAGE, minutes.table()) == PAGE, "run `make minutes`"
+def test_minutes_are_the_rules_wherever_they_are_said():
+    for path, text in minutes.texts().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `make minutes`"
 
 
-def test_a_page_without_the_marks_is_refused():
-    with pytest.raises(ValueError, match="needs the lines"):
-        minutes.with_table("no marks", "a table")
+def test_minutes_go_into_the_table_the_maps_and_the_openings():
+    page = f"before {minutes.BEGIN} old {minutes.END} after"
+    assert minutes.with_table(page, "new") == f"before {minutes.BEGIN}\nnew\n{minutes.END} after"
+    row = "| [03 · The loss](03.ipynb) | 2 | "
+    assert minutes.with_row(f"{row}5 |\n| [04 · On](04.ipynb) | 6 |", "03", 40) == (
+        f"{row}40 |\n| [04 · On](04.ipynb) | 6 |"
+    )
+    said = "**Time:** {} minutes to read, {} for the exercises; one to run."
+    assert minutes.with_opening(said.format(1, 2), 35, 45) == said.format(35, 45)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda: minutes.with_table("no marks", "a table"), "needs the lines"),
+        (lambda: minutes.with_row("| [04 · On](04.ipynb) | 6 |", "03", 40), "notebook 03"),
+        (lambda: minutes.with_opening("**Time:** an hour", 35, 45), "35 minutes to read"),
+    ],
+)
+def test_a_text_without_a_place_for_minutes_is_refused(change: Callable[[], str], message: str):
+    with pytest.raises(ValueError, match=message):
+        change()
 
 
 def test_what_is_read_is_counted_and_what_is_not_read_is_not():
@@ -53,7 +75,10 @@ def test_what_is_read_is_counted_and_what_is_not_read_is_not():
             new_markdown_cell("[![badge](a)](b)\n\n# 09 · Two words\n\n[three](x.ipynb) more."),
             new_code_cell("# @title setup\nx = 1\ny = 2"),
             new_code_cell("import torch\n\n# why\nx = f(\n    1,\n)\nx", outputs=[output]),
-            new_markdown_cell("## 1 · One\n\n**Predict:** which?\n\n$$a = b$$\n\n$$c$$"),
+            new_markdown_cell(
+                "## 1 · One\n\n**Predict:** which?\n\n$$a = b$$\n\n$$c$$",
+                metadata={"tags": [ASKS]},
+            ),
             new_code_cell('mh.exercise("00.1")', outputs=[output]),
             new_code_cell(exercise.stub),
             new_markdown_cell("<details><summary>Hint</summary>\n\nMany words.\n\n</details>"),
