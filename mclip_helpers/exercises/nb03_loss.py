@@ -72,6 +72,10 @@ def my_contrastive_loss(
 ''',
     inputs=_pairs,
     hint_text="Sections 2, 3, 4 and 7 have one line each: lengths, scores, labels, two directions.",
+    remark="""
+Nothing in these lines knows of pictures or of text: they train any two networks whose outputs
+belong together row by row.
+""",
     mistakes=(
         Mistake(
             "no normalising",
@@ -178,7 +182,7 @@ WITHOUT_SOFTMAX = Program(
     id="03.2",
     title="Without softmax",
     difficulty=1,
-    minutes=5,
+    minutes=10,
     asks="""
 Write the loss of the scores z with additions, `exp`, `log` and `sum` alone: no `softmax`, no
 `cross_entropy`, no `logsumexp`. It has to work for scores of several hundred, too.
@@ -204,6 +208,11 @@ def my_loss(z: torch.Tensor) -> torch.Tensor:
         "−ln P of the right entry is ln Σ exp(z) − z. Subtract the largest score m of the row "
         "first: ln Σ exp(z) = m + ln Σ exp(z − m)."
     ),
+    remark="""
+ln Σ exp(z) lies between the row's largest score m and m + ln N. So when a wrong caption has the
+largest score, its lead over the right one is the least that the row costs. Compare the drum's
+scores in section 3 with its loss in section 6.
+""",
     mistakes=(
         Mistake(
             "exp overflows",
@@ -484,7 +493,7 @@ TWINS = Program(
     id="03.6",
     title="Forgive the twins",
     difficulty=2,
-    minutes=10,
+    minutes=15,
     asks="""
 Change the loss so that it leaves false negatives out: where pairs i and j differ but share a
 group, caption j is not among the choices of picture i, and picture i not among those of caption
@@ -506,10 +515,11 @@ def forgiving_loss(z: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     return (F.cross_entropy(z, labels) + F.cross_entropy(z.T, labels)) / 2
 ''',
     inputs=_scores_and_groups,
-    hint_text=(
-        "A score of −∞ has probability 0. Which entries of the matrix should have it? Not the "
-        "diagonal!"
-    ),
+    hint_text="""
+Give a choice the score −∞, and its probability is 0: the scores (2, 1, −∞) lead to (0.73, 0.27, 0),
+as if the third were not there. `z.masked_fill(mask, -torch.inf)` writes −∞ where `mask` is True.
+Which entries are to be left out? Not the diagonal!
+""",
     remark="""
 This loss and `DistinctBatches` solve the same problem. With `DistinctBatches` the loss remains
 the plain one, and no training loop has to change.

@@ -168,7 +168,7 @@ BY_HAND = Program(
     id="04.2",
     title="The gradient of A and of B, by hand",
     difficulty=2,
-    minutes=10,
+    minutes=15,
     asks="""
 For y = W x + (α/r) B A x, the gradient G has arrived at y. Return the gradients of A and of B, with
 the shapes of A and B.
@@ -475,6 +475,10 @@ wrong?
     hint_text="""
 How many matrices of which tower are *not reached*? All of a tower, or one adapter? And who is
 reached, and still stands where it began?
+""",
+    remark="""
+Each loss falls because the other adapters learn. So a falling loss shows none of these mistakes;
+the verdicts after one optimizer step, and what the optimizer was given, show all three.
 """,
     mistakes=(
         Wrong(

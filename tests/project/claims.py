@@ -149,6 +149,12 @@ assert _order.index("loss_img") < _order.index("logits_per_image")
         "cell-39": "assert all(float(row[-1]) < 1e-4 for row in rows) and float(rows[0][3]) == 0",
         # … and after one step of every adapter.
         "cell-44": "assert new_loss < loss",
+        # Where the norm jumps: at the scale, at the normalisation, at the factor of a block.
+        "cell-54i": """
+_at = [row[2].rpartition(".")[2] for row in rows]
+assert [row[1] for row in rows[:2]] == ["MulBackward0", "DivBackward0"]
+assert _at[:2] == ["(the loss)"] * 2 and any(name.startswith("layer_scale") for name in _at)
+""",
         "cell-60": "assert of_all > 2 * kept",
         # Anna's image tower and Ben's last layer are dead, though each loss falls.
         "cell-68": """
