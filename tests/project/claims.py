@@ -80,9 +80,10 @@ assert _trained == [rank * _trained[0] for rank in ranks]
         "cell-55": """
 assert all(abs(float(row[3]) * ALPHA / RANK - float(row[2])) < 0.01 for row in rows)
 """,
-        # Flat around the trained α, and too much is worse than none.
+        # Lowest at the trained α or beside it, flat around it, and far from it much is lost.
+        # (How much, the batch decides: 0.84 to 1.23 for five of them, where 1.10 is no adapter.)
         "cell-57": """
-assert losses[4] < losses[0] / 4 and losses[8] < 1.2 * min(losses) and losses[0] < losses[24]
+assert abs(lowest - 8) <= 2 and losses[4] < losses[0] / 4 and losses[24] > losses[0] / 5
 """,
         # The second row differs, and only that one.
         "cell-59": """
