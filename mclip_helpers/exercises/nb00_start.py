@@ -37,12 +37,13 @@ STRANGER = Question(
     id="00.2",
     title="The wrong model",
     difficulty=1,
-    minutes=4,
+    minutes=5,
     asks="""
 An adapter is a *correction* to particular weights. Find out what happens when you load this one
-into
-each of these models; `mh.load_model(MODEL, pretrained="random")` builds the same layers with random
-weights.
+into each of these models. `stranger = mh.load_model(MODEL, pretrained="random")` builds the same
+layers with random weights. A loader that checks shapes only is PEFT's own:
+`PeftModel.from_pretrained(stranger.model, adapter)`, after `from peft import PeftModel`; what it
+reads then, `mh.evaluate(stranger, new)` says.
 """,
     stub="""
 answer = {
@@ -63,8 +64,8 @@ answer = {
         "no effect": "it loads, and the model is as before",
     },
     hint_text="""
-`stranger = mh.load_model(MODEL, pretrained="random")`, then `mh.load_adapter(stranger.model,
-adapter)`. What would the shapes alone say?
+`mh.load_adapter(stranger.model, adapter)` is the loader of this series. Build the stranger anew
+before you try the other one. What would the shapes alone say?
 """,
     remark="""
 The adapter's folder holds the name of the model that it was made for and a fingerprint of its

@@ -25,7 +25,7 @@ from .records import DamagedRecords, Record
 NOTEBOOKS = {
     "00": "Start here",
     "01": "Load MobileCLIP",
-    "02": "Put LoRA inside",
+    "02": "Inject LoRA",
     "03": "The contrastive loss",
     "04": "Follow the gradient",
     "05": "Train",

@@ -53,6 +53,11 @@ assert _r1["0…255 instead of 0…1"] < _r1["its own"] / 3
 _r1 = {n: mh.retrieval(*features[n], groups=d.groups).image_to_text[1] for n, d in sets.items()}
 assert _r1["OpenMoji, train split"] + 0.3 < _r1["Twemoji, train split"]
 """,
+        # No label fits the apple; its own word does.
+        "cell-66b": """
+_apple = dict(zip(asked, cosines[1], strict=True))
+assert max(_apple["car"], _apple["fruit"]) < 0.2 and _apple["apple"] > 0.7
+""",
     },
     "02_inject_lora": {
         "cell-14": """
@@ -60,7 +65,9 @@ assert torch.equal(lora.base.weight, W) and lora.B.any()
 assert after < loss_of_embeddings(y) / 2
 """,
         "cell-16": "assert torch.linalg.matrix_rank(delta) == RANK",
-        "cell-22": "assert by_hand == peft.get_nb_trainable_parameters()[0]",
+        "cell-22": "assert by_hand == lora_model.get_nb_trainable_parameters()[0]",
+        # Twice the same number of parameters, by chance.
+        "cell-26b": "assert image == others",
         "cell-42": "assert difference < 1e-4",
         "cell-46": "assert difference < 1e-5",
         # An adapter many times larger than the layer.
@@ -73,6 +80,11 @@ assert _trained == [rank * _trained[0] for rank in ranks]
         "cell-55": """
 assert all(abs(float(row[3]) * ALPHA / RANK - float(row[2])) < 0.01 for row in rows)
 """,
+        # Lowest at the trained α or beside it, flat around it, and far from it much is lost.
+        # (How much, the batch decides: 0.84 to 1.23 for five of them, where 1.10 is no adapter.)
+        "cell-57": """
+assert abs(lowest - 8) <= 2 and losses[4] < losses[0] / 4 and losses[24] > losses[0] / 5
+""",
         # The second row differs, and only that one.
         "cell-59": """
 assert [row[1] for row in rows] == [True, False, True]
@@ -80,7 +92,7 @@ assert all(float(row[2]) < 1e-4 for row in rows)
 """,
         # At step 1 no A learns and every B does; at step 2 all do.
         "cell-61": """
-_n = len(list(mh.lora_layers(peft)))
+_n = len(list(mh.lora_layers(lora_model)))
 assert [row[2:] for row in rows] == [[0, _n, 0], [_n, 0, 0], [_n, 0, 0], [_n, 0, 0]]
 """,
         # An adapter's file has no running means.
