@@ -10,6 +10,7 @@ one file without scripts, and nothing is sent anywhere.
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Progress], dict[str, str]]:
 
     FileNotFoundError if there is no file that ends with .json.
     """
-    paths = sorted(folder.glob("*.json"), key=lambda path: path.stem.casefold())
+    paths = sorted(folder.glob("*.json"), key=lambda path: in_order(path.stem))
     if not paths:
         raise FileNotFoundError(
             f"there is no file *.json in {folder}; collect the learners' progress files there"
@@ -71,6 +72,12 @@ def read_folder(folder: Path) -> tuple[dict[str, Progress], dict[str, str]]:
         except (DamagedRecords, OSError) as error:
             unreadable[path.name] = str(error)
     return learners, unreadable
+
+
+def in_order(name: str) -> list[tuple[int, str]]:
+    """A key that sorts "seat 9" before "seat 10", and regards no capitals."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def page(learners: Mapping[str, Progress], unreadable: Mapping[str, str]) -> str:
@@ -108,6 +115,11 @@ def class_map(learners: Mapping[str, Progress]) -> str:
         f"{notebook}</th>"
         for notebook, several in by_notebook.items()
     )
+    numbers = "".join(
+        f"<th class='{'first' if i == 0 else ''}'>{exercise.id.partition('.')[2]}</th>"
+        for several in by_notebook.values()
+        for i, exercise in enumerate(several)
+    )
     rows = []
     for name, progress in learners.items():
         cells = []
@@ -119,7 +131,8 @@ def class_map(learners: Mapping[str, Progress]) -> str:
                 cells.append(f"<td class='{kind}{first}' title='{title}'>{SIGNS[kind]}</td>")
         count = f"<td class='number'>{len(progress.solved)}</td>"
         rows.append(f"<tr><th class='name'>{html_text(name)}</th>{''.join(cells)}{count}</tr>")
-    head = f"<thead><tr><th></th>{heads}<th></th></tr></thead>"
+    head = f"<thead><tr><th></th>{heads}<th></th></tr>"
+    head += f"<tr class='quiet'><th></th>{numbers}<th></th></tr></thead>"
     return f"<table class='map'>{head}<tbody>{''.join(rows)}</tbody></table>"
 
 
