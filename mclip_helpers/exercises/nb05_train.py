@@ -128,6 +128,11 @@ def train_step(
     use=use_step,
     rounds=4,
     hint_text="Six lines, in the order of section 4. What has to be gone before `backward()` adds?",
+    remark="""
+These six lines are in every training loop; what section 4 puts around them is precision, schedule
+and measurement. Their order is free in one place: old gradients may be cleared anywhere between a
+step and the next `backward()`.
+""",
     mistakes=(
         Mistake(
             "zero_grad forgotten",
@@ -203,6 +208,26 @@ def train_step(
             "pairs shuffled apart",
             "Pictures and captions no longer belong together: row i of one, row i of the other.",
             {"model.encode_text(tokens)": "model.encode_text(tokens.roll(1, 0))"},
+        ),
+        Mistake(
+            "both towers under no_grad",
+            "Neither tower moves, only the temperature does: no gradient gets past the features.",
+            {
+                "    image_features = model.encode_image(images)\n    text_features = "
+                "model.encode_text(tokens)": "    with torch.no_grad():\n        image_features = "
+                "model.encode_image(images)\n        text_features = model.encode_text(tokens)"
+            },
+        ),
+        Mistake(
+            "only the loss",
+            "The loss is right, and nothing is trained. Which two calls turn a loss into moved "
+            "weights?",
+            {"    loss.backward()\n    optimizer.step()\n": ""},
+        ),
+        Mistake(
+            "temperature instead of the multiplier",
+            "You divide by the multiplier: the loss multiplies by what it is given.",
+            {"model.logit_scale.exp()": "1 / model.logit_scale.exp()"},
         ),
     ),
 )
@@ -295,6 +320,25 @@ def recall_at_k(similarity, k):
             "You count those *at* rank k. What of the better ones?",
             {"ranks <= k": "ranks == k"},
         ),
+        Mistake(
+            "sorting decides the ties",
+            "Sorting has to put equal ones in some order: among ties, your result is chance.",
+            """
+def recall_at_k(similarity, k):
+    own = torch.arange(len(similarity))[:, None]
+    order = similarity.argsort(dim=1, descending=True)
+    return (order[:, :k] == own).any(dim=1).float().mean().item()
+""",
+        ),
+        Mistake(
+            "the best caption only",
+            "You ask which caption is first, whatever k is. And which of several equal ones is it?",
+            """
+def recall_at_k(similarity, k):
+    own = torch.arange(len(similarity))
+    return (similarity.argmax(dim=1) == own).float().mean().item()
+""",
+        ),
     ),
 )
 
@@ -374,6 +418,12 @@ had no say, so its number is an honest one.
             "This is the learning rate of the right run. Asked is how good it is.",
             {'chosen["test"]': 'chosen["lr"]'},
         ),
+        Mistake(
+            "both splits choose",
+            "The split that reports has a vote in the choice: its number is no longer an honest "
+            "one.",
+            {'run["val"]': 'run["val"] + run["test"]'},
+        ),
     ),
 )
 
@@ -406,6 +456,24 @@ gradient's usual size, the same mistake is harder to see.
         Wrong("no learning rate", "The learning rate is missing.", -11.0),
         Wrong("the way, not the place", "That is how far it went. Where did it start?", 1.2),
         Wrong("the way, with its sign", "That is the change. Where did it start?", -1.2),
+        Wrong(
+            "doubling, and the way",
+            "Two slips. Your gradient doubles each time: 2, 4, 8. And this is the change: where "
+            "did it start?",
+            -1.4,
+        ),
+        Wrong("a fourth step", "That is after a fourth step: 2, 4, 6 and 8.", -1.0),
+        Wrong(
+            "a share of the weight",
+            "You take a fifth of the weight away each time. The gradient is 2.0, whatever the "
+            "weight is.",
+            0.512,
+        ),
+        Wrong(
+            "with zero_grad, no learning rate",
+            "That is with `zero_grad()`, and without the learning rate.",
+            -5.0,
+        ),
     ),
 )
 
