@@ -14,7 +14,7 @@ PROJECT := -c constraints.txt -e '.[lab,sources,ship,test]'
 AS_ROOT = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab fold unfold demo test rehearse colab-check compat-check endure docs address bench notebooks lint format wheelhouse minutes clean
+.PHONY: help run lab cover uncover demo test rehearse colab-check compat-check endure docs address bench notebooks lint format wheelhouse minutes clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -25,11 +25,11 @@ run: $(STAMP) ## run the whole series into runs/ and print the before/after tabl
 lab: $(STAMP) ## open the series in JupyterLab
 	$(PY) -m jupyterlab $(AS_ROOT) $(ARGS) notebooks/00_start_here.ipynb
 
-fold: $(STAMP) ## fold what each "Predict" asks for, until you click on it or run the cell
-	$(PY) tools/fold.py
+cover: $(STAMP) ## cover what each "Predict" asks for, until you click on it or run the cell
+	$(PY) tools/cover.py
 
-unfold: $(STAMP) ## show all results again
-	$(PY) tools/fold.py --unfold
+uncover: $(STAMP) ## show all results again
+	$(PY) tools/cover.py --uncover
 
 test: lint ## lint, run every test and every notebook
 	$(PY) -m pytest

@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from fold import asks
+from cover import asks
 from mclip_helpers.exercises import EXERCISES
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -3,7 +3,7 @@
     python tools/strip_widgets.py notebooks/*.ipynb
 
 Widget state is the important part: with it in the file, GitHub calls a whole notebook invalid.
-And what a reader has folded (tools/fold.py) is unfolded.
+And results that a reader has covered (tools/cover.py) are uncovered.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from fold import unfold
+from cover import uncover
 
 WIDGET = "application/vnd.jupyter.widget"
 # What a widget says of itself as text: `HBox(children=…)`, or a progress bar that has not begun.
@@ -29,7 +29,7 @@ def clean(notebook: NotebookNode) -> NotebookNode:
     notebook.metadata.pop("widgets", None)
     notebook.metadata.kernelspec = NotebookNode(KERNEL)
     notebook.metadata.language_info = NotebookNode(name="python")
-    unfold(notebook)
+    uncover(notebook)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # the times at which it ran
         if cell.cell_type == "code":

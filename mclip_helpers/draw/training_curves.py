@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import cycle
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ..colours import COLOURS, CYCLE
 from ..display import Chart, picture_of
@@ -37,5 +38,6 @@ def _recall(axes: Axes, run: History, evaluated: list[str]) -> None:
         shares = [100 * epoch[name] for epoch in run.epochs]
         axes.plot(epochs, shares, "o-", color=colour, label=legend_name(name))
     axes.set(xlabel="epoch", ylabel="R@1, picture → text (%)", ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     axes.legend(frameon=False, fontsize=8)
     bare(axes)

@@ -25,7 +25,7 @@ def _tries(k: int) -> tuple[list[dict]]:
         best = (w + k) % 4
         for i, rate in enumerate(rates):
             val = 0.6 - 0.1 * abs(i - best) + 0.03 * torch.rand(1).item()
-            test = 0.5 - 0.05 * abs(i - (best + 1) % 4) + 0.04 * torch.rand(1).item()
+            test = 0.5 - 0.09 * abs(i - (best + 1) % 4) + 0.04 * torch.rand(1).item()
             runs.append({"way": way, "lr": rate, "val": val, "test": test})
     order = torch.randperm(len(runs)).tolist()
     return ([runs[i] for i in order],)
@@ -74,6 +74,11 @@ answer = {
         "change the pictures": "undo what is known to have changed, and train nothing",
     },
     hint_text="Sections 1, 6 and 10, and section 10 of notebook 05, have a table for each of them.",
+    remark="""
+Ask in this order. Is the change known? Undo it. Is something free to be had? Batch norm sees the
+new pictures once. Only then train, and let what has changed decide where. Whether it can be
+switched off again is a question of its own, and only an adapter answers it with yes.
+""",
     mistakes=(
         Wrong(
             "thermal: batch norm thought to do",
@@ -139,7 +144,67 @@ answer = {
             "full fine-tuning",
             "the pictures have wide margins",
         ),
+        Wrong(
+            "thermal: undone without a formula",
+            "What would you undo? Here the formula is not known.",
+            "change the pictures",
+            "a thermal camera, 700 pictures, its formula unknown",
+        ),
+        Wrong(
+            "formula known: batch norm",
+            "In section 1, what did batch norm gain in this look? And what is *known* need not be "
+            "estimated.",
+            "batch norm",
+            "the same camera, and you know its formula",
+        ),
+        Wrong(
+            "style: undone without a formula",
+            "Which formula turns one illustrator's drawing into another's?",
+            "change the pictures",
+            "another drawing style, where batch norm alone gains as much as LoRA",
+        ),
+        Wrong(
+            "sketch: batch norm, as it is free",
+            "It is free, and section 1 says how much of the best gain it gets there. Is the "
+            "question still open?",
+            "batch norm",
+            "black sketches, 700 pictures, and nothing needs to be kept",
+        ),
+        Wrong(
+            "sketch: undone without a formula",
+            "Colours and areas are gone. Which formula would bring them back?",
+            "change the pictures",
+            "black sketches, 700 pictures, and nothing needs to be kept",
+        ),
+        Wrong(
+            "several looks: batch norm",
+            "New statistics replace the old ones, and in one of the looks of section 1 they gain "
+            "nothing. What can be switched off and leaves the base bit for bit?",
+            "batch norm",
+            "three looks on one phone, to be switched on and off",
+        ),
+        Wrong(
+            "several looks: undone without a formula",
+            "Nothing says that the three formulas are known. What can be switched on and off?",
+            "change the pictures",
+            "three looks on one phone, to be switched on and off",
+        ),
+        Wrong(
+            "margins: batch norm",
+            "Statistics crop nothing. What does section 6 do to the margins?",
+            "batch norm",
+            "the pictures have wide margins",
+        ),
     ),
+)
+
+OTHER_PICTURES = (
+    "You draw other pictures for the new model than for the old one. Then the interval also holds "
+    "the luck of the draw, and is too wide."
+)
+ENDS = (
+    "You subtract the ends of two intervals. How far each model moves with the draw is not how far "
+    "their *difference* does: what does one resample say of it?"
 )
 
 INTERVAL = Program(
@@ -176,9 +241,8 @@ def interval(old: torch.Tensor, new: torch.Tensor, drawn: torch.Tensor) -> tuple
             {"0.025": "0.05", "0.975": "0.95"},
         ),
         Mistake(
-            "not paired",
-            "You draw other pictures for the new model than for the old one. Then the interval "
-            "also holds the luck of the draw, and is too wide.",
+            "not paired: rows shifted",
+            OTHER_PICTURES,
             {
                 "(new - old)[drawn].mean(dim=1)": "new[drawn.roll(1, 0)].mean(dim=1) "
                 "- old[drawn].mean(dim=1)"
@@ -232,6 +296,71 @@ def interval(old, new, drawn):
             "nothing drawn",
             "No resample enters: these are percentiles of the pictures themselves.",
             {"(new - old)[drawn].mean(dim=1)": "(new - old)"},
+        ),
+        Mistake(
+            "not paired: rows reversed",
+            OTHER_PICTURES,
+            {
+                "(new - old)[drawn].mean(dim=1)": "new[drawn].mean(dim=1) "
+                "- old[drawn.flip(0)].mean(dim=1)"
+            },
+        ),
+        Mistake(
+            "not paired: new pictures for the new model",
+            OTHER_PICTURES,
+            {
+                "(new - old)[drawn].mean(dim=1)": "new[torch.randint(len(new), drawn.shape)]"
+                ".mean(dim=1) - old[drawn].mean(dim=1)"
+            },
+        ),
+        Mistake(
+            "not paired: new pictures for the old model",
+            OTHER_PICTURES,
+            {
+                "(new - old)[drawn].mean(dim=1)": "new[drawn].mean(dim=1) "
+                "- old[torch.randint(len(old), drawn.shape)].mean(dim=1)"
+            },
+        ),
+        Mistake(
+            "ends subtracted, low from low",
+            ENDS,
+            """
+def interval(old, new, drawn):
+    before, after = old[drawn].mean(dim=1), new[drawn].mean(dim=1)
+    low = after.quantile(0.025) - before.quantile(0.025)
+    return low.item(), (after.quantile(0.975) - before.quantile(0.975)).item()
+""",
+        ),
+        Mistake(
+            "ends subtracted, high from low",
+            ENDS,
+            """
+def interval(old, new, drawn):
+    before, after = old[drawn].mean(dim=1), new[drawn].mean(dim=1)
+    low = after.quantile(0.025) - before.quantile(0.975)
+    return low.item(), (after.quantile(0.975) - before.quantile(0.025)).item()
+""",
+        ),
+        Mistake(
+            "two standard deviations of the resamples",
+            "Close, by another method: this takes the resamples for a bell curve. Percentiles need "
+            "no curve.",
+            """
+def interval(old, new, drawn):
+    differences = (new - old)[drawn].mean(dim=1)
+    middle, spread = differences.mean().item(), differences.std().item()
+    return middle - 1.96 * spread, middle + 1.96 * spread
+""",
+        ),
+        Mistake(
+            "positions in the sorted row",
+            "Nearly: of 200 sorted values, the percentile lies *between* two. `quantile` finds its "
+            "place.",
+            """
+def interval(old, new, drawn):
+    row, count = (new - old)[drawn].mean(dim=1).sort().values, len(drawn)
+    return row[int(0.025 * count)].item(), row[int(0.975 * count)].item()
+""",
         ),
     ),
 )
@@ -323,6 +452,27 @@ def best_of_each(runs):
             "You report the best way alone. Asked is one number for each.",
             {"best.items()}": 'best.items() if run is max(best.values(), key=lambda r: r["val"])}'},
         ),
+        Mistake(
+            "both splits choose",
+            "The test split has a vote in the choice, and then reports it.",
+            {
+                'run["val"] > best[way]["val"]': 'run["val"] + run["test"] > best[way]["val"] '
+                '+ best[way]["test"]'
+            },
+        ),
+        Mistake(
+            "chosen by test, validation reported",
+            "The two splits have exchanged their roles.",
+            {
+                'run["val"] > best[way]["val"]': 'run["test"] > best[way]["test"]',
+                'run["test"] for way': 'run["val"] for way',
+            },
+        ),
+        Mistake(
+            "the learning rates",
+            "These are the rates that were chosen. Asked is how good the ways are with them.",
+            {'run["test"] for way': 'run["lr"] for way'},
+        ),
     ),
 )
 
@@ -349,6 +499,11 @@ def count_directions(delta: torch.Tensor, share: float) -> int:
 ''',
     inputs=_change,
     hint_text="`torch.linalg.svdvals` gives them largest first; `cumsum` adds up. Then count.",
+    remark="""
+A LoRA of rank r can't use more than r directions. The count says how many it did use. Near r, a
+higher rank is worth a try; far below, a lower one may do. Whether it does is for R@1 to say, as in
+the table of ranks.
+""",
     mistakes=(
         Mistake(
             "not squared",
@@ -389,6 +544,30 @@ def count_directions(delta: torch.Tensor, share: float) -> int:
             "a share of the squares' root",
             "You compare with the root of the share: squares twice.",
             {"reached < share": "reached.sqrt() < share"},
+        ),
+        Mistake(
+            "no share",
+            "You compare a sum of squares with the share itself. A share of what?",
+            {" / squares.sum()": ""},
+        ),
+        Mistake(
+            "squared too late",
+            "You square sums of singular values. Asked is a sum of squares.",
+            {
+                "svdvals(delta) ** 2": "svdvals(delta)",
+                "squares.cumsum(0) / squares.sum()": "(squares.cumsum(0) / squares.sum()) ** 2",
+            },
+        ),
+        Mistake(
+            "entries instead of directions",
+            "These are the entries of the matrix, sorted. One direction moves many of them at "
+            "once: which numbers belong to directions?",
+            {"torch.linalg.svdvals(delta)": "delta.flatten().abs().sort(descending=True).values"},
+        ),
+        Mistake(
+            "each by itself",
+            "You ask which directions reach the share alone. They reach it together.",
+            {"1 + int((reached < share).sum())": "int((squares / squares.sum() >= share).sum())"},
         ),
     ),
 )

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..loss import contrastive_loss
-from .programs import Mistake, Program
+from .programs import INPUTS, Mistake, Program
 from .questions import Question, Wrong
 
 
@@ -47,8 +47,12 @@ def _two_gradients(k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _for_a_key(k: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Pixels and weights in whole numbers, and the side of the transform."""
-    pixels = torch.randint(1, 256, (2 + k, 2, 2), dtype=torch.uint8)
+    """Pixels and weights in whole numbers, and the side of the transform.
+
+    The last pictures are so many that a printed tensor would be shortened.
+    """
+    count = 2 + k if k < INPUTS - 1 else 400
+    pixels = torch.randint(1, 256, (count, 2, 2), dtype=torch.uint8)
     return pixels, torch.randint(1, 9, (4,)).float(), 32 + k
 
 
@@ -61,7 +65,7 @@ def use_key(
         return {"the same again gets the same key": None}  # type: ignore[dict-item]
     hash(first)
     darker, brighter = pixels.clone(), pixels.clone()
-    darker[0, 0, 0] -= 1
+    darker[len(darker) // 2, 0, 0] -= 1
     brighter[0, 0, 0] -= 1
     brighter[-1, -1, -1] += 1 if pixels[-1, -1, -1] < 255 else 0
     moved = weights.clone()
@@ -190,6 +194,17 @@ def cached_step(encode, pictures, loss_of, chunk):
             "the same one.",
             {"backward(gradient)": "backward(gradient.mean(0).expand_as(gradient))"},
         ),
+        Mistake(
+            "the number of the chunks",
+            "You make `chunk` parts. It says how many pictures are in a part.",
+            {".split(chunk)": ".chunk(chunk)"},
+        ),
+        Mistake(
+            "mean instead of a sum",
+            "The second pass averages the products of features and gradient. The chain rule adds "
+            "them up.",
+            {"encode(part).backward(gradient)": "(encode(part) * gradient).mean().backward()"},
+        ),
     ),
 )
 
@@ -266,6 +281,27 @@ def best_factor(added: torch.Tensor, right: torch.Tensor) -> tuple[float, float]
             "The factor is right; what is left is a squared length.",
             {".norm() / right.norm()": ".square().sum() / right.square().sum()"},
         ),
+        Mistake(
+            "ratio of the sums",
+            "You divide sums of entries: plus and minus cancel in them, and a direction is lost.",
+            {"(added @ right) / (added @ added)": "right.sum() / added.sum()"},
+        ),
+        Mistake(
+            "the other one multiplied",
+            "The factor is right; then it has multiplied `right` instead of `added`.",
+            {"(factor * added - right)": "(added - factor * right)"},
+        ),
+        Mistake(
+            "lengths compared",
+            "The factor is right; what is left compares two lengths. Two vectors of one length can "
+            "point apart.",
+            {"(factor * added - right).norm()": "((factor * added).norm() - right.norm()).abs()"},
+        ),
+        Mistake(
+            "in the other order",
+            "Both numbers are right, in the other order.",
+            {"factor.item(), left.item()": "left.item(), factor.item()"},
+        ),
     ),
 )
 
@@ -335,7 +371,7 @@ another stem is another file, and the old one is not touched.
         Mistake(
             "sum of the weights",
             "A sum of weights does not notice that they have changed places.",
-            {"weights.numpy().tobytes()": "round(weights.sum().item(), 4)"},
+            {"weights.numpy().tobytes()": "weights.sum().item()"},
         ),
         Mistake(
             "weights rounded",
@@ -359,6 +395,19 @@ another stem is another file, and the old one is not touched.
             "pictures as a set",
             "As a set, the pictures have no order; the features that are kept have one.",
             {"pixels.numpy().tobytes()": "frozenset(p.numpy().tobytes() for p in pixels)"},
+        ),
+        Mistake(
+            "the tensors themselves",
+            "Two tensors with the same numbers are two keys for a dictionary, and `==` of them is "
+            "a tensor again. What has all numbers of a tensor, and can be compared as a whole?",
+            {"pixels.numpy().tobytes(), weights.numpy().tobytes()": "pixels, weights"},
+        ),
+        Mistake(
+            "as text",
+            "Printed, a large tensor is shortened: what changes in its middle is not seen.",
+            {
+                "pixels.numpy().tobytes(), weights.numpy().tobytes()": "str(pixels), str(weights)",
+            },
         ),
     ),
 )
@@ -397,6 +446,11 @@ def fold_batch_norm(
 ''',
     inputs=_convolution,
     hint_text="Sort the formula by what multiplies conv(x), and by what is left without x.",
+    remark="""
+Two steps that only multiply and add make one such step, so a *frozen* batch norm can always be
+folded. In training mode it takes mean and variance from the batch: then they are no constants, and
+there is nothing to fold.
+""",
     mistakes=(
         Mistake(
             "no square root",
@@ -441,10 +495,7 @@ def fold_batch_norm(
         Mistake(
             "factor along the inputs",
             "The factor belongs to the *output* channels: the kernel's first axis.",
-            {
-                "kernel * factor[:, None, None, None]": "kernel * factor[torch.arange(3) % "
-                "len(factor)][None, :, None, None]"
-            },
+            {"factor[:, None, None, None]": "factor[None, :, None, None]"},
         ),
         Mistake(
             "kernel not scaled",
@@ -463,6 +514,16 @@ def fold_batch_norm(
                 "return kernel * factor[:, None, None, None]": "kernel *= "
                 "factor[:, None, None, None]\n    return kernel"
             },
+        ),
+        Mistake(
+            "gamma left out of the bias",
+            "The kernel is right. In the formula, gamma multiplies what the mean leaves, too.",
+            {"beta - mean * factor": "beta - mean / (var + 1e-5).sqrt()"},
+        ),
+        Mistake(
+            "kernel divided",
+            "The bias is right. What multiplies conv(x) multiplies the kernel.",
+            {"kernel * factor[": "kernel / factor["},
         ),
     ),
 )
@@ -498,6 +559,11 @@ answer = {
     choices={"the same": "up to rounding", "another": "it points elsewhere, or has another size"},
     hint_text="All but one have a section that ends with a relative difference. For that one: what "
     "has changed in the text tower after the first step?",
+    remark="""
+Each time, three questions decide. Does every picture still meet the same wrong captions? Are all
+features those of the present weights? Does every part of the gradient arrive? Where you can't
+answer one, measure: record both steps, and take the difference.
+""",
     mistakes=(
         Wrong(
             "added-up batches thought to be exact",

@@ -101,6 +101,32 @@ def worst_cosine(ours: torch.Tensor, theirs: torch.Tensor) -> float:
                 "theirs, dim=1)).min()"
             },
         ),
+        Mistake(
+            "all of them",
+            "These are all cosines. Which one decides?",
+            {".min().item()": ""},
+        ),
+        Mistake(
+            "which row",
+            "This says *which* row is worst. Asked is how bad it is.",
+            {".min()": ".argmin()"},
+        ),
+        Mistake(
+            "one side normalised",
+            "Only one of the two has length 1: the length of the other is still in the number.",
+            {
+                "F.cosine_similarity(ours, theirs, dim=1)": "(F.normalize(ours, dim=1) "
+                "* theirs).sum(dim=1)"
+            },
+        ),
+        Mistake(
+            "normalised along the wrong axis",
+            "You give each column length 1. A feature is a row.",
+            {
+                "F.cosine_similarity(ours, theirs, dim=1)": "(F.normalize(ours, dim=0) "
+                "* F.normalize(theirs, dim=0)).sum(dim=1)"
+            },
+        ),
     ),
 )
 
@@ -127,6 +153,10 @@ def to_tensor(pixels: torch.Tensor, mean: list[float], std: list[float]) -> torc
 ''',
     inputs=_pixels,
     hint_text="While colours are the last axis, three numbers meet the right ones by themselves.",
+    remark="""
+Of most mistakes here no error tells: a wrong picture is still a tensor of the right shape. So a
+gate compares features, and when they part it looks at the pixels first (section 3).
+""",
     mistakes=(
         Mistake(
             "0…255",
@@ -193,8 +223,46 @@ def to_tensor(pixels: torch.Tensor, mean: list[float], std: list[float]) -> torc
             "Bytes divided as whole numbers are 0 or 1: digits are lost.",
             {"pixels.float() / 255": "pixels // 255"},
         ),
+        Mistake(
+            "permuted first",
+            "With colours as the first axis, the three numbers meet the columns of the picture "
+            "instead: this picture has three, so nothing complains.",
+            """
+def to_tensor(pixels, mean, std):
+    numbers = pixels.permute(2, 0, 1).float() / 255
+    return (numbers - torch.tensor(mean)) / torch.tensor(std)
+""",
+        ),
+        Mistake(
+            "255 at the end",
+            "The mean is subtracted from numbers of 0…255. Which comes first?",
+            """
+def to_tensor(pixels, mean, std):
+    numbers = (pixels.float() - torch.tensor(mean)) / torch.tensor(std)
+    return numbers.permute(2, 0, 1) / 255
+""",
+        ),
+        Mistake(
+            "mean and deviation exchanged",
+            "The mean divides and the standard deviation is subtracted: they have changed places.",
+            """
+def to_tensor(pixels, mean, std):
+    numbers = pixels.float() / 255
+    return ((numbers - torch.tensor(std)) / torch.tensor(mean)).permute(2, 0, 1)
+""",
+        ),
+        Mistake(
+            "−1…1",
+            "Numbers of −1…1 suit other models. This one says itself what it wants: where do its "
+            "three means enter?",
+            {"(numbers - torch.tensor(mean)) / torch.tensor(std)": "2 * numbers - 1"},
+        ),
     ),
 )
+
+NO_SHAPE = "That changes numbers, and no shapes. What met only one picture in the export?"
+NOT_THE_FEATURES = "The order is right, so the features are. What comes after the cosines?"
+ONE_BY_ONE = "That is done to each picture by itself. Which layer looks at all of them?"
 
 SYMPTOMS = Question(
     id="08.3",
@@ -229,6 +297,10 @@ answer = {
         "blue and red exchanged": "colours come in another order",
     },
     hint_text="Which part sees the size of the batch? The other pictures? Only the last step?",
+    remark="""
+Whoever tries one picture and looks at the answer may notice none of the four. So a gate sends many
+pictures, in batches, and compares features; and whoever needs probabilities compares those, too.
+""",
     mistakes=(
         Wrong(
             "shape error taken for training mode",
@@ -256,13 +328,13 @@ answer = {
         ),
         Wrong(
             "flat probabilities taken for the transform",
-            "The order is right, so the features are. What comes after the cosines?",
+            NOT_THE_FEATURES,
             "wrong mean",
             "the order of the answers is right, probabilities are far too sharp or too flat",
         ),
         Wrong(
             "flat probabilities taken for training mode",
-            "The order is right, so the features are. What comes after the cosines?",
+            NOT_THE_FEATURES,
             "training mode",
             "the order of the answers is right, probabilities are far too sharp or too flat",
         ),
@@ -276,6 +348,55 @@ answer = {
             "neighbours taken for the transform",
             "The transform sees one picture at a time. Which layer looks at all of them?",
             "wrong mean",
+            "a picture's features depend on which others are in the batch",
+        ),
+        Wrong(
+            "shape error taken for the scale",
+            NO_SHAPE,
+            "scale left out",
+            "one picture works, eight pictures raise an error about shapes",
+        ),
+        Wrong(
+            "shape error taken for exchanged colours",
+            NO_SHAPE,
+            "blue and red exchanged",
+            "one picture works, eight pictures raise an error about shapes",
+        ),
+        Wrong(
+            "shift taken for the scale",
+            "Does a factor change a cosine?",
+            "scale left out",
+            "each picture's cosine with the model is somewhat too low, whatever it shows",
+        ),
+        Wrong(
+            "shift taken for a fixed batch",
+            "A fixed size ends in an error, and here every picture gets an answer. What shifts all "
+            "pictures alike?",
+            "batch of one baked in",
+            "each picture's cosine with the model is somewhat too low, whatever it shows",
+        ),
+        Wrong(
+            "flat probabilities taken for colours",
+            NOT_THE_FEATURES,
+            "blue and red exchanged",
+            "the order of the answers is right, probabilities are far too sharp or too flat",
+        ),
+        Wrong(
+            "flat probabilities taken for a fixed batch",
+            NOT_THE_FEATURES,
+            "batch of one baked in",
+            "the order of the answers is right, probabilities are far too sharp or too flat",
+        ),
+        Wrong(
+            "neighbours taken for the scale",
+            ONE_BY_ONE,
+            "scale left out",
+            "a picture's features depend on which others are in the batch",
+        ),
+        Wrong(
+            "neighbours taken for exchanged colours",
+            ONE_BY_ONE,
+            "blue and red exchanged",
             "a picture's features depend on which others are in the batch",
         ),
     ),

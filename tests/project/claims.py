@@ -186,6 +186,11 @@ for _graph, _cause in zip(recordings.values(), _causes, strict=True):
     "05_train": {
         # 0.13 %.
         "cell-08": "assert 0.0013 < trained / total < 0.0014",
+        # The loss starts between those of the two looks, and confident mistakes cost most.
+        "cell-15b": """
+_chance, _new, _old, _start, _wrong = (loss for _, loss in rows)
+assert _old < _start < _new < _chance < _wrong
+""",
         # It learns the new look, also in a run that is cut short.
         "cell-17": """
 _before, _after = metrics[f"R@1, picture to text, {NEW}, test split"][:2]

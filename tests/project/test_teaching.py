@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from test_notebooks import broken_links
 
 import minutes
-from fold import ASKS
+from cover import ASKS
 from mclip_helpers.exercises import EXERCISES
 
 ROOT = Path(__file__).parent.parent.parent

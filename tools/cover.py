@@ -1,12 +1,12 @@
-"""Fold the results that a "Predict" asks for, until a reader wants to see them; or unfold them.
+"""Cover the results that a "Predict" asks for, until a reader wants to see them; or uncover them.
 
-    python tools/fold.py            # make fold
-    python tools/fold.py --unfold   # make unfold
+    python tools/cover.py             # make cover
+    python tools/cover.py --uncover   # make uncover
 
 A Markdown cell that asks for a prediction has the tag "predict". What comes out of the code cells
-between it and the next text is folded: JupyterLab shows three dots, and a click on them opens it,
-or a run of the cell. It is the reader's own copy that changes. Notebooks are stored unfolded, since
-not every page that shows them can open what is folded: tools/strip_widgets.py unfolds them, too.
+between it and the next text is covered: JupyterLab shows three dots, and a click on them opens it,
+or a run of the cell. It is the reader's own copy that changes. Notebooks are stored uncovered, as
+not every page that shows them can open a covered result; tools/strip_widgets.py uncovers, too.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def answers(notebook: NotebookNode) -> Iterator[NotebookNode]:
             yield cell
 
 
-def fold(notebook: NotebookNode) -> None:
-    """Fold what comes out of each cell that answers a prediction."""
+def cover(notebook: NotebookNode) -> None:
+    """Cover what comes out of each cell that answers a prediction."""
     for cell in answers(notebook):
         cell.metadata.setdefault("jupyter", NotebookNode()).outputs_hidden = True
 
 
-def unfold(notebook: NotebookNode) -> None:
-    """Show all results, whoever folded them."""
+def uncover(notebook: NotebookNode) -> None:
+    """Show all results, whoever covered them."""
     for cell in notebook.cells:
         cell.metadata.pop("collapsed", None)  # JupyterLab says the same thing twice
         of_jupyter = cell.metadata.get("jupyter", {})
@@ -55,8 +55,8 @@ def unfold(notebook: NotebookNode) -> None:
 
 def main(folder: Path = NOTEBOOKS) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--unfold", action="store_true", help="show all results again")
-    change = unfold if parser.parse_args().unfold else fold
+    parser.add_argument("--uncover", action="store_true", help="show all results again")
+    change = uncover if parser.parse_args().uncover else cover
     for path in sorted(folder.glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         change(notebook)

@@ -1,4 +1,4 @@
-"""What a prediction asks for can be folded, and nothing else is; stored notebooks are unfolded."""
+"""What a prediction asks for can be covered, and nothing else is; stored notebooks are not."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from test_notebooks import NOTEBOOKS, SERIES, save
 
-import fold
+import cover
 from strip_widgets import clean
 
-PREDICT = "**Predict:**"
+PREDICT = "**Predict"
 
 
 def notebook_with_a_prediction() -> NotebookNode:
     shown = new_output("stream", name="stdout", text="42\n")
-    asks = {"tags": [fold.ASKS]}
+    asks = {"tags": [cover.ASKS]}
     return new_notebook(
         cells=[
             new_code_cell("before", outputs=[shown]),
@@ -40,35 +40,37 @@ def hidden(notebook: NotebookNode) -> list[str]:
     ]
 
 
-def test_what_answers_a_prediction_is_folded_and_unfolded_again():
+def test_what_answers_a_prediction_is_covered_and_uncovered_again():
     notebook = notebook_with_a_prediction()
     before = copy.deepcopy(notebook)
-    fold.fold(notebook)
+    cover.cover(notebook)
     assert hidden(notebook) == ["answer", "answer"]
     assert [cell.get("outputs") for cell in notebook.cells] == [
         cell.get("outputs") for cell in before.cells
     ]
-    fold.unfold(notebook)
+    cover.uncover(notebook)
     assert notebook == before
 
 
-def test_a_cleaned_notebook_is_unfolded_also_after_jupyterlab_has_saved_it():
+def test_a_cleaned_notebook_is_uncovered_also_after_jupyterlab_has_saved_it():
     """JupyterLab writes `collapsed` beside `jupyter.outputs_hidden`."""
     notebook = clean(notebook_with_a_prediction())
     before = copy.deepcopy(notebook)
-    fold.fold(notebook)
+    cover.cover(notebook)
     notebook.cells[2].metadata.collapsed = True
     assert clean(notebook) == before
 
 
-def test_the_command_folds_a_folder_and_unfolds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_command_covers_a_folder_and_uncovers_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path = save(notebook_with_a_prediction(), tmp_path)
     before = path.read_bytes()
-    monkeypatch.setattr("sys.argv", ["fold.py"])
-    fold.main(tmp_path)
+    monkeypatch.setattr("sys.argv", ["cover.py"])
+    cover.main(tmp_path)
     assert hidden(nbformat.read(path, as_version=4)) == ["answer", "answer"]
-    monkeypatch.setattr("sys.argv", ["fold.py", "--unfold"])
-    fold.main(tmp_path)
+    monkeypatch.setattr("sys.argv", ["cover.py", "--uncover"])
+    cover.main(tmp_path)
     assert path.read_bytes() == before
 
 
@@ -77,7 +79,7 @@ def test_each_predict_has_its_tag_ends_its_cell_and_is_answered(name: str):
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     for cell, after in zip(notebook.cells, [*notebook.cells[1:], None], strict=True):
         says = cell.cell_type == "markdown" and PREDICT in cell.source
-        assert says == fold.asks(cell), cell.source
+        assert says == cover.asks(cell), cell.source
         if says:
             assert PREDICT in cell.source.rpartition("\n\n")[2], cell.source
             assert after is not None and after.cell_type == "code", cell.source
