@@ -56,10 +56,12 @@ def _shortcuts(k: int) -> tuple[Node, torch.Tensor]:
     """
     first = torch.ones(2, requires_grad=True)
     second = (torch.ones(2), torch.ones(1), torch.full((2,), 2.0))[k % 3].requires_grad_()
-    h = 2 * first
+    h = 2 * first  # the 2 wants no gradient: None stands for it
     for i in range(k):
         h = h.tanh() + h.exp().sin().cos() if i % 2 else h.exp().sin() + h
-    h = 3 * (h * second).sigmoid()  # the 3 wants no gradient: None stands for it
+    h = (h * second).sigmoid()
+    if k != 1:  # there alone, no two nodes on the way have the same name
+        h = 3 * h
     loss = h.sum() if k % 2 else h.mean().log()
     assert loss.grad_fn is not None
     return loss.grad_fn, first if k != 1 else second
@@ -245,7 +247,7 @@ then for A with the input x.
             {"alpha / len(A)": "(alpha / len(A)) ** 2"},
         ),
         Mistake(
-            "α divided by another size",
+            "α divided by the number of outputs",
             "You divide α by the number of outputs. Which side of B is r?",
             {"alpha / len(A)": "alpha / len(B)"},
         ),
@@ -665,6 +667,22 @@ def shortest_path(loss, weight):
             {'getattr(nodes[-1], "variable", None) is weight': "nodes[-1] is weight.grad_fn"},
         ),
         Mistake(
+            "no two nodes of one name",
+            "Of all nodes with the same name you enter only one. How many on this way are called "
+            "`MulBackward0`?",
+            """
+def shortest_path(loss, weight):
+    waiting, seen = [[loss]], {loss.name()}
+    for nodes in waiting:
+        if getattr(nodes[-1], "variable", None) is weight:
+            return [node.name() for node in nodes]
+        for node, _ in nodes[-1].next_functions:
+            if node is not None and node.name() not in seen:
+                seen.add(node.name())
+                waiting.append([*nodes, node])
+""",
+        ),
+        Mistake(
             "loss.grad_fn",
             "`loss` is a node already: the check passes the `grad_fn` of a loss.",
             {"[[loss]]": "[[loss.grad_fn]]"},
@@ -978,7 +996,7 @@ At the first step m̂ = g and √v̂ = |g|. What does that say of the size of th
             {"**step)": "**(step + 1))"},
         ),
         Mistake(
-            "steps counted from 1 too much",
+            "one step too few",
             "At step 1 your corrections divide by 1 − β⁰, which is 0. `step` counts from 1.",
             {"**step)": "**(step - 1))"},
         ),
