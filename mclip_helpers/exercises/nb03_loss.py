@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
 
+import torch
+from torch.overrides import TorchFunctionMode
+
+from .findings import Finding, Kind
 from .programs import Mistake, Program
 from .questions import Question, Wrong
 
@@ -22,6 +26,41 @@ def _scores(k: int) -> tuple[torch.Tensor]:
     return ((torch.randn(2 + k, 2 + k) * (1.0 if k < 3 else 200.0)).requires_grad_(),)
 
 
+class RefusedError(BaseException):
+    """An answer called a function that it has to do without."""
+
+
+class _WithoutSoftmax(TorchFunctionMode):
+    """A block in which PyTorch's own softmax, its logarithm and its sum are refused.
+
+    What is called counts, not what is written: a learner's helper may have any name.
+    """
+
+    def __torch_function__(
+        self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        name = getattr(func, "__name__", "")
+        if any(part in name for part in ("softmax", "cross_entropy", "nll_loss", "logsumexp")):
+            raise RefusedError(name)
+        return func(*args, **(kwargs or {}))
+
+
+def use_without_softmax(answer: Callable, z: torch.Tensor) -> object:
+    """The result of the answer, which has to do without PyTorch's softmax."""
+    with _WithoutSoftmax():
+        return answer(z)
+
+
+class ByHand(Program):
+    """A program whose `use` refuses some functions, whoever calls them."""
+
+    def _found(self, answer: object) -> Finding:
+        found = super()._found(answer)
+        if found.error is not None and found.error.type == RefusedError.__name__:
+            return Finding(Kind.NOT_ALLOWED, names=(found.error.message,))
+        return found
+
+
 def _gradient_of(z: torch.Tensor) -> torch.Tensor:
     return ((z.softmax(1) + z.softmax(0)) / 2 - torch.eye(len(z))) / len(z)
 
@@ -32,12 +71,29 @@ def _scores_and_gradient(k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _scores_and_groups(k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores (N, N) and the number of each pair's group.
+
+    From the fifth run on the scores have CLIP's size: spread out, and then all of them so low that
+    a twin with any score of that size would still be a choice.
+    """
     n = 3 + k
     groups = torch.arange(n)
     groups[1 + k // 2] = groups[0]  # one pair of twins, and more of them later
     if k > 3:
         groups[2] = groups[0]
-    return torch.randn(n, n).requires_grad_(), groups
+    z = torch.randn(n, n)
+    if k == 4:
+        z = 15 * z
+    elif k > 4:
+        z = 4 * torch.rand(n, n) - 100
+    return z.requires_grad_(), groups
+
+
+# What a check says of an input that was changed, for those that autograd does not let be changed.
+IN_PLACE = (
+    "You change {} in place. Whoever passed them still needs them, and autograd refuses. Look for "
+    "+=, /=, [...] =, or a name that ends with _, and make a new tensor instead."
+)
 
 
 FROM_FEATURES = Program(
@@ -70,6 +126,7 @@ def my_contrastive_loss(
     loss_txt = F.cross_entropy(logits.T, labels)
     return (loss_img + loss_txt) / 2
 ''',
+    without=("contrastive_loss", "ClipLoss"),
     inputs=_pairs,
     hint_text="Sections 2, 3, 4 and 7 have one line each: lengths, scores, labels, two directions.",
     remark="""
@@ -175,17 +232,33 @@ belong together row by row.
             "The number is right, but no gradient reaches θ: the temperature would never learn.",
             {"log_scale.exp()": "log_scale.exp().item()"},
         ),
+        Mistake(
+            "features changed in place",
+            IN_PLACE.format("the features"),
+            {"    u = image_features /": "    u = image_features\n    u /="},
+        ),
     ),
 )
 
-WITHOUT_SOFTMAX = Program(
+# The probabilities first, as in the notebook, and then their logarithm.
+FRACTIONS = """
+def my_loss(z):
+    e = (z - z.amax(dim=1, keepdim=True)).exp()
+    P = e / e.sum(dim=1, keepdim=True)
+    e = (z - z.amax(dim=0, keepdim=True)).exp()
+    Q = e / e.sum(dim=0, keepdim=True)
+    return (-(P.diag()FLOOR).log().mean() - (Q.diag()FLOOR).log().mean()) / 2
+"""
+
+WITHOUT_SOFTMAX = ByHand(
     id="03.2",
     title="Without softmax",
     difficulty=1,
     minutes=10,
     asks="""
 Write the loss of the scores z with additions, `exp`, `log` and `sum` alone: no `softmax`, no
-`cross_entropy`, no `logsumexp`. It has to work for scores of several hundred, too.
+`cross_entropy`, no `logsumexp`. It has to work for scores of several hundred, too. The result is
+one number, through which gradients flow.
 """,
     stub='''
 def my_loss(z: torch.Tensor) -> torch.Tensor:
@@ -202,8 +275,8 @@ def my_loss(z: torch.Tensor) -> torch.Tensor:
 
     return (one_way(z) + one_way(z.T)) / 2
 ''',
-    without=("softmax", "log_softmax", "cross_entropy", "logsumexp", "nll_loss"),
     inputs=_scores,
+    use=use_without_softmax,
     hint_text=(
         "−ln P of the right entry is ln Σ exp(z) − z. Subtract the largest score m of the row "
         "first: ln Σ exp(z) = m + ln Σ exp(z − m)."
@@ -219,6 +292,80 @@ scores in section 3 with its loss in section 6.
             "With small scores it is right; exp of a few hundred is infinity. The maximum of a "
             "row can be taken out of its sum.",
             {"(z - largest)": "z", " + largest[:, 0]": ""},
+        ),
+        Mistake(
+            "exp overflows in a fraction",
+            "With small scores it is right; exp of a few hundred is infinity, and infinity divided "
+            "by infinity is NaN. A factor that is above and below the line can be taken out.",
+            """
+def my_loss(z):
+    P = z.exp() / z.exp().sum(dim=1, keepdim=True)
+    Q = z.exp() / z.exp().sum(dim=0, keepdim=True)
+    return (-P.diag().log().mean() - Q.diag().log().mean()) / 2
+""",
+        ),
+        Mistake(
+            "the log of a probability that became 0",
+            "A probability of e⁻³⁰⁰ is 0 in the computer, and its log infinite. Can you have the "
+            "log of the fraction without the fraction?",
+            FRACTIONS.replace("FLOOR", ""),
+        ),
+        Mistake(
+            "a small number added to the probabilities",
+            "With 1e-8 added to its probability, no row can cost more than −ln 1e-8 = 18.4. Rows "
+            "with scores of several hundred cost more.",
+            FRACTIONS.replace("FLOOR", " + 1e-8"),
+        ),
+        Mistake(
+            "scores clamped",
+            "A clamp makes all scores above it alike: the loss no longer knows which is larger. "
+            "What can be taken out of a sum of exponentials without changing the result?",
+            """
+def my_loss(z):
+    e = z.clamp(max=80).exp()
+    rows, columns = e.sum(dim=1).log() - z.diag(), e.sum(dim=0).log() - z.diag()
+    return (rows.mean() + columns.mean()) / 2
+""",
+        ),
+        Mistake(
+            "one maximum for the whole matrix",
+            "You subtract one maximum from the whole matrix. In a row that lies far below it, "
+            "every exp is 0, and the log of their sum infinite.",
+            """
+def my_loss(z):
+    m = z.max()
+    rows = m + (z - m).exp().sum(dim=1).log() - z.diag()
+    columns = m + (z - m).exp().sum(dim=0).log() - z.diag()
+    return (rows.mean() + columns.mean()) / 2
+""",
+        ),
+        Mistake(
+            "the rows' maxima for the columns",
+            "Your columns are computed from scores that lost the maxima of their *rows*: another "
+            "number for each entry of a column.",
+            """
+def my_loss(z):
+    z = z - z.amax(dim=1, keepdim=True)
+    rows, columns = z.exp().sum(dim=1).log() - z.diag(), z.exp().sum(dim=0).log() - z.diag()
+    return (rows.mean() + columns.mean()) / 2
+""",
+        ),
+        Mistake(
+            "maxima subtracted along the wrong axis",
+            "The maximum of row i is subtracted from column i: a vector (N,) lies along the "
+            "columns when it meets a matrix. `keepdim=True` lets it stand upright.",
+            """
+def my_loss(z):
+    m, n = z.max(dim=1).values, z.max(dim=0).values
+    rows = m + (z - m).exp().sum(dim=1).log() - z.diag()
+    columns = n + (z - n).exp().sum(dim=0).log() - z.diag()
+    return (rows.mean() + columns.mean()) / 2
+""",
+        ),
+        Mistake(
+            "scores changed in place",
+            IN_PLACE.format("the scores"),
+            {"    def one_way": "    z -= z.amax(dim=1, keepdim=True)\n\n    def one_way"},
         ),
         Mistake(
             "the maximum is not put back",
@@ -333,6 +480,42 @@ def gradient_at_scores(z: torch.Tensor) -> torch.Tensor:
             {"belief - torch.eye(n)": "torch.eye(n) - belief"},
         ),
         Mistake(
+            "twice as large",
+            "The pattern is right, and everything is twice as large: the loss takes half of each "
+            "direction.",
+            {"(belief - torch.eye(n))": "2 * (belief - torch.eye(n))"},
+        ),
+        Mistake(
+            "only one belief halved",
+            "One of the two beliefs is halved, the other is whole: which comes first, + or /?",
+            {
+                "(z.softmax(dim=1) + z.softmax(dim=0)) / 2": "z.softmax(dim=1) + "
+                "z.softmax(dim=0) / 2"
+            },
+        ),
+        Mistake(
+            "only the belief divided by N",
+            "The belief is divided by N, and the truth is not: look at the brackets.",
+            {"(belief - torch.eye(n)) / n": "belief / n - torch.eye(n)"},
+        ),
+        Mistake(
+            "rows transposed for columns",
+            "Your second belief is the first one, transposed. The columns have a softmax of their "
+            "own: which numbers add up to 1 in it?",
+            {"z.softmax(dim=0)": "z.softmax(dim=1).T"},
+        ),
+        Mistake(
+            "the picture's −N · G",
+            "This is what the picture in section 10 shows: −N · G, the direction of a step. Asked "
+            "is G itself.",
+            {"(belief - torch.eye(n)) / n": "torch.eye(n) - belief"},
+        ),
+        Mistake(
+            "divided by the notebook's N",
+            "You divide by 8, the number of pairs in the notebook. How many are in this z?",
+            {" / n": " / 8"},
+        ),
+        Mistake(
             "columns transposed",
             "The second softmax is that of the transposed scores, and it is still transposed when "
             "you add it.",
@@ -377,9 +560,19 @@ sure. It is the slope of the curves in section 8 where the dashed line crosses t
             {".sum()": ".mean()"},
         ),
         Mistake(
+            "mean over one axis",
+            "One axis is added up, and the other averaged. θ gets the shares of all scores.",
+            {".sum()": ".sum(dim=1).mean()"},
+        ),
+        Mistake(
             "matrix product",
             "`@` multiplies rows by columns. Each score has one derivative of its own.",
             {"(G * z)": "(G @ z)"},
+        ),
+        Mistake(
+            "matrix product, z first",
+            "`@` multiplies rows by columns. Each score has one derivative of its own.",
+            {"(G * z)": "(z @ G)"},
         ),
         Mistake(
             "only the diagonal",
@@ -457,6 +650,50 @@ def through_normalising(g: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
             {"(g - along * u)": "g"},
         ),
         Mistake(
+            "only the part along u divided",
+            "Only what you take away is divided by the length: look at the brackets.",
+            {"(g - along * u) / length": "g - along * u / length"},
+        ),
+        Mistake(
+            "products not added up",
+            "How much of g lies along u is one number for each row. Yours is one for each entry: "
+            "what turns these products into a dot product?",
+            {"(g * u).sum(dim=1, keepdim=True)": "(g * u)"},
+        ),
+        Mistake(
+            "products averaged",
+            "A dot product adds the products up; you take their mean.",
+            {"(g * u).sum(": "(g * u).mean("},
+        ),
+        Mistake(
+            "dot products along the wrong axis",
+            "Your dot products run down the batch, from row to row. Along which axis are the "
+            "numbers of one vector?",
+            {"(g * u).sum(dim=1": "(g * u).sum(dim=0"},
+        ),
+        Mistake(
+            "lengths along the wrong axis",
+            "Your lengths are those of the columns. Along which axis are the numbers of one "
+            "vector?",
+            {"x.norm(dim=1": "x.norm(dim=0"},
+        ),
+        Mistake(
+            "every gradient times every vector",
+            "`g @ u.T` has the products of every gradient with every vector. A row needs only the "
+            "one with its own.",
+            {"(g - along * u)": "(g - g @ u.T @ u)"},
+        ),
+        Mistake(
+            "normalised in place",
+            "After `/=`, x itself has length 1, for whoever passed it, too: the length that you "
+            "divide by at the end is 1.",
+            """
+def through_normalising(g, x):
+    x /= x.norm(dim=1, keepdim=True)
+    return (g - (g * x).sum(dim=1, keepdim=True) * x) / x.norm(dim=1, keepdim=True)
+""",
+        ),
+        Mistake(
             "projected on x instead of u",
             "What you take away is measured with x. A projection wants vectors of length 1.",
             {"along * u) / length": "(g * x).sum(dim=1, keepdim=True) * x) / length"},
@@ -487,6 +724,11 @@ def through_normalising(g: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
             {"along * u) / length": "along * u) * length"},
         ),
     ),
+)
+
+LOW = (
+    "However low, it is a score: exp of it stays in the sum, and where the allowed scores are as "
+    "low, the twin is a choice again. CLIP's scores go down to −100."
 )
 
 TWINS = Program(
@@ -536,14 +778,51 @@ the plain one, and no training loop has to change.
             {"twins = same & ~torch.eye(len(z), dtype=torch.bool)": "twins = same"},
         ),
         Mistake(
+            "the diagonal is masked, too, with −1e9",
+            "Each pair is in its own group, so your mask also takes the right answer away.",
+            {
+                "twins = same & ~torch.eye(len(z), dtype=torch.bool)": "twins = same",
+                "-torch.inf": "-1e9",
+            },
+        ),
+        Mistake(
             "masked with 0",
             "A score of 0 is a score like any other: exp(0) = 1 stays in the sum.",
             {"-torch.inf": "0.0"},
         ),
+        *(
+            Mistake(f"masked with −{low}", LOW, {"-torch.inf": f"-{low}.0"})
+            for low in (1, 10, 20, 30, 50, 100)
+        ),
         Mistake(
-            "masked with −1",
-            "A cosine of −1 is far away, and still a choice: exp of it stays in the sum.",
-            {"-torch.inf": "-1.0"},
+            "masked with the smallest score",
+            LOW,
+            {"z.masked_fill(twins, -torch.inf)": "torch.where(twins, z.min(), z)"},
+        ),
+        Mistake(
+            "infinity times 0",
+            "Where your mask is 0 it is multiplied by infinity, and 0 · ∞ is NaN. Write −∞ where "
+            "it belongs, and leave the other scores alone.",
+            {"z.masked_fill(twins, -torch.inf)": "z + twins * -torch.inf"},
+        ),
+        Mistake(
+            "scores changed in place",
+            IN_PLACE.format("the scores"),
+            {"z = z.masked_fill(twins, -torch.inf)": "z[twins] = -torch.inf"},
+        ),
+        Mistake(
+            "scores changed in place, one by one",
+            IN_PLACE.format("the scores"),
+            {
+                "z = z.masked_fill(twins, -torch.inf)": "for i, j in twins.nonzero().tolist():\n"
+                "        z[i, j] = -torch.inf"
+            },
+        ),
+        Mistake(
+            "one of two twins is masked",
+            "Of two twins, only one leaves the other out. Which of the two comes first in the "
+            "batch should not matter.",
+            {"z.masked_fill(twins,": "z.masked_fill(twins.triu(),"},
         ),
         Mistake(
             "pictures only",
@@ -591,6 +870,39 @@ def forgiving_loss(z: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
     return (F.cross_entropy(z, labels) + F.cross_entropy(z.T, labels)) / 2
 """,
         ),
+        Mistake(
+            "all pairs with a twin dropped",
+            "You drop every pair that has a twin. Then they learn nothing from the others, and the "
+            "others nothing from them: only the twins' own crossing is to be left out.",
+            """
+def forgiving_loss(z: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    alone = (groups[:, None] == groups[None, :]).sum(dim=1) == 1
+    z = z[alone][:, alone]
+    labels = torch.arange(len(z))
+    return (F.cross_entropy(z, labels) + F.cross_entropy(z.T, labels)) / 2
+""",
+        ),
+        Mistake(
+            "twins taken for right answers",
+            "You add the twins' probabilities to that of the right answer, which is another loss. "
+            "Here a twin is neither right nor wrong: it should not be among the choices.",
+            """
+def forgiving_loss(z: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    same = groups[:, None] == groups[None, :]
+    rows = (z.softmax(dim=1) * same).sum(dim=1).log().mean()
+    columns = (z.softmax(dim=0) * same).sum(dim=0).log().mean()
+    return -(rows + columns) / 2
+""",
+        ),
+        Mistake(
+            "groups taken for labels",
+            "A label says in which column the right answer is. A group says who is alike: the "
+            "second twin is told that the first one's caption belongs to it.",
+            {
+                "labels = torch.arange(len(z))": "labels = groups",
+                "z = z.masked_fill(twins, -torch.inf)": "z = z * 1",
+            },
+        ),
     ),
 )
 
@@ -633,9 +945,35 @@ occurs eight times, and the floor is reached.
             "4.16",
         ),
         Wrong(
-            "zero taken for success",
-            "A loss of 0.00 at the *first* step: had the model learned anything by then?",
+            "ln 64 taken for a single choice",
+            "With a single choice there is nothing to be wrong about. What would the loss be?",
+            "one choice",
+            "4.16",
+        ),
+        Wrong(
+            "ln 64 taken for success",
+            "Each picture finds its caption: how surprised is such a model at the right answer?",
             "learned all",
+            "4.16",
+        ),
+        Wrong(
+            "zero taken for success",
+            "0.00 for every batch, as early as step 100: is anyone that sure among 64? Among how "
+            "many choices does it take no learning?",
+            "learned all",
+            "0.00",
+        ),
+        Wrong(
+            "zero taken for being wrong",
+            "Being confidently wrong costs much. What costs nothing?",
+            "confidently wrong",
+            "0.00",
+        ),
+        Wrong(
+            "zero taken for a piece of 8",
+            "Among 8 choices there is something to learn, and something to lose. Of which number "
+            "is 0 the logarithm?",
+            "pieces of 8",
             "0.00",
         ),
         Wrong(
@@ -652,7 +990,8 @@ occurs eight times, and the floor is reached.
         ),
         Wrong(
             "ln 8 taken for half-way",
-            "It has not moved since the first step. Which batch has 2.08 as its ln N?",
+            "To find every caption for sure costs next to nothing. Which batch has 2.08 as its "
+            "ln N?",
             "learned all",
             "2.08",
         ),
@@ -660,6 +999,12 @@ occurs eight times, and the floor is reached.
             "ln 8 taken for being wrong",
             "Being confidently wrong among 64 costs more than 4.16.",
             "confidently wrong",
+            "2.08",
+        ),
+        Wrong(
+            "ln 8 taken for a single choice",
+            "With a single choice there is nothing to be wrong about. What would the loss be?",
+            "one choice",
             "2.08",
         ),
     ),

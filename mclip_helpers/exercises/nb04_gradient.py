@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -11,8 +12,8 @@ from .programs import Mistake, Program
 from .questions import Question, Wrong
 
 
-def _doublings(k: int) -> tuple[Node, Node]:
-    """A graph in which the number of paths grows at each step, and the node at its end.
+def _doublings(k: int) -> tuple[Node, Node, Node]:
+    """A graph in which the number of paths grows at each step, and the two nodes at its ends.
 
     In the last run there are 40 doublings: nobody follows 2⁴⁰ paths one by one.
     """
@@ -20,12 +21,19 @@ def _doublings(k: int) -> tuple[Node, Node]:
     other = torch.ones(1, requires_grad=True)
     y = 2 * s * other if k % 2 else other * s  # the 2 wants no gradient: None stands for it
     for i in range(40 if k == 5 else k):
-        y = y.exp() + y.sin() if i % 2 else y * y + other + s
-    if k == 0:
-        y = s.exp()
+        y = y.exp() + y.sin() if i % 2 else y * y + s
     node = y.grad_fn
     assert node is not None
-    return node, _end_of(node, s)
+    return node, _end_of(node, s), _end_of(node, other)
+
+
+def use_ways(answer: Callable, node: Node, end: Node, another_end: Node) -> dict[str, object]:
+    """The numbers of paths to the two ends; a whole number may come as a float."""
+    counts = {"end": answer(node, end), "another_end": answer(node, another_end)}
+    return {
+        name: int(count) if isinstance(count, float) and count.is_integer() else count
+        for name, count in counts.items()
+    }
 
 
 def _end_of(node: Node, weight: torch.Tensor) -> Node:
@@ -41,32 +49,55 @@ def _end_of(node: Node, weight: torch.Tensor) -> Node:
 
 
 def _shortcuts(k: int) -> tuple[Node, torch.Tensor]:
-    """A graph with blocks and shortcuts around them, and one of its two weights."""
-    first, second = (torch.ones(2, requires_grad=True) for _ in range(2))
-    h = 2 * first
-    for _ in range(k):
-        h = h.exp().sin() + h  # the block comes first, the shortcut second
-    h = 3 * (h * second).sigmoid()  # the 3 wants no gradient: None stands for it
+    """A graph with blocks and ways around them, and one of its two weights.
+
+    The longer way comes first, or last: neither side is always right. The weights differ in no
+    run, in their shape, or in their numbers.
+    """
+    first = torch.ones(2, requires_grad=True)
+    second = (torch.ones(2), torch.ones(1), torch.full((2,), 2.0))[k % 3].requires_grad_()
+    h = 2 * first  # the 2 wants no gradient: None stands for it
+    for i in range(k):
+        h = h.tanh() + h.exp().sin().cos() if i % 2 else h.exp().sin() + h
+    h = (h * second).sigmoid()
+    if k != 1:  # there alone, no two nodes on the way have the same name
+        h = 3 * h
     loss = h.sum() if k % 2 else h.mean().log()
     assert loss.grad_fn is not None
     return loss.grad_fn, first if k != 1 else second
 
 
 def use_path(answer: Callable, loss: Node, weight: torch.Tensor) -> object:
-    """The names on a path, without the part that only some of them have ("torch::autograd::")."""
-    names = answer(loss, weight)
-    if isinstance(names, list | tuple):
-        return [n.rpartition("::")[2] if isinstance(n, str) else type(n) for n in names]
-    return names
+    """The names on a path, or that a second call gives others.
+
+    What only some of them have is left out ("torch::autograd::"), and the address in memory from
+    what Python prints for a node.
+    """
+    names, again = (_names(answer(loss, weight)) for _ in range(2))
+    differ = isinstance(names, list) and names != again
+    return "something else at a second call" if differ else names
+
+
+def _names(names: object) -> object:
+    if not isinstance(names, list | tuple):
+        return names
+    return [
+        re.sub(r" at 0x\w+", "", n.rpartition("::")[2]) if isinstance(n, str) else type(n)
+        for n in names
+    ]
 
 
 def _lora_step(
     k: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
-    """A (rank, in), B (out, rank), x (in, 1), G (out, 1), α; B is zero in run 1."""
-    rank, width, out = 2, 2 + k, 3 + k
+    """A (rank, in), B (out, rank), x (in, 1), G (out, 1), α; B is zero in run 1.
+
+    No two of the four sizes are equal, and the rank is not always the same.
+    """
+    rank = 2 + k % 3
+    width, out, alpha = rank + 1, rank + 2, 2.0 * rank + 1
     B = torch.randn(out, rank) * (k != 1)
-    return torch.randn(rank, width), B, torch.randn(width, 1), torch.randn(out, 1), 3.0 + k
+    return torch.randn(rank, width), B, torch.randn(width, 1), torch.randn(out, 1), alpha
 
 
 def _adamw(k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int]:
@@ -216,9 +247,44 @@ then for A with the input x.
             {"alpha / len(A)": "(alpha / len(A)) ** 2"},
         ),
         Mistake(
-            "factor in one of them only",
+            "α divided by the number of outputs",
+            "You divide α by the number of outputs. Which side of B is r?",
+            {"alpha / len(A)": "alpha / len(B)"},
+        ),
+        Mistake(
+            "α divided by the number of inputs",
+            "You divide α by the number of inputs. Which side of A is r?",
+            {"alpha / len(A)": "alpha / A.shape[1]"},
+        ),
+        Mistake(
+            "the notebook's rank",
+            "You divide α by 2, the rank in section 4. Which rank do these matrices have?",
+            {"alpha / len(A)": "alpha / 2"},
+        ),
+        Mistake(
+            "whole numbers only",
+            "`//` leaves out what is behind the point.",
+            {"alpha / len(A)": "alpha // len(A)"},
+        ),
+        Mistake(
+            "root of the rank",
+            "You divide by the root of r. Some variants of LoRA do; this formula does not.",
+            {"alpha / len(A)": "alpha / len(A) ** 0.5"},
+        ),
+        Mistake(
+            "factor missing for A",
             "One of the two has the factor, the other has not: both sit behind it.",
             {"factor * B.T": "B.T"},
+        ),
+        Mistake(
+            "factor missing for B",
+            "One of the two has the factor, the other has not: both sit behind it.",
+            {"factor * G": "G"},
+        ),
+        Mistake(
+            "factor twice for A",
+            "A's gradient has the factor twice. It stands once on the way from y to either matrix.",
+            {"factor * B.T": "factor**2 * B.T"},
         ),
         Mistake(
             "B first",
@@ -232,17 +298,43 @@ def lora_gradients(A, B, x, G, alpha):
         Mistake(
             "B forgotten in A's gradient",
             "A's gradient should pass through B on its way back from y.",
-            {"B.T @ G @ x.T": "torch.ones_like(B).T @ G @ x.T"},
+            {"B.T @ G @ x.T": "G @ x.T"},
         ),
         Mistake(
             "A forgotten in B's gradient",
             "What reaches B in the forward pass is not x.",
-            {"G @ (A @ x).T": "G @ x.T @ torch.ones_like(A).T"},
+            {"G @ (A @ x).T": "G @ x.T"},
         ),
         Mistake(
             "the sign",
             "These are steps *against* the gradient.",
             {"alpha / len(A)": "-alpha / len(A)"},
+        ),
+        Mistake(
+            "A's gradient zero in any case",
+            "A's gradient is zero as long as *one* matrix is zero. Here it need not be.",
+            {"factor * B.T @ G @ x.T": "torch.zeros_like(A)"},
+        ),
+        Mistake(
+            "both transposed",
+            "The right numbers, and both lie on their side: which shapes have A and B?",
+            {
+                "factor * B.T @ G @ x.T": "(factor * B.T @ G @ x.T).T",
+                "factor * G @ (A @ x).T": "(factor * G @ (A @ x).T).T",
+            },
+        ),
+        Mistake(
+            "weights after a step",
+            "These are weights after a step. Asked are the gradients.",
+            {
+                "return factor * B.T @ G @ x.T, ": "return A - factor * B.T @ G @ x.T, B - ",
+            },
+        ),
+        Mistake(
+            ".grad read",
+            "It returns None in place of a gradient: `.grad` is empty, because nobody called "
+            "`backward()`.",
+            {"factor * B.T @ G @ x.T, factor * G @ (A @ x).T": "A.grad, B.grad"},
         ),
         Mistake(
             "gradient of B transposed",
@@ -279,6 +371,7 @@ def ways(node: torch.autograd.graph.Node, end: torch.autograd.graph.Node) -> int
     return count(node)
 ''',
     inputs=_doublings,
+    use=use_ways,
     rounds=6,
     limit=3.0,
     hint_text="""
@@ -323,8 +416,12 @@ def ways(node, end):
         ),
         Mistake(
             "whether there is a path",
-            "This says whether there is a path. How many are there?",
-            {"sum(count(behind)": "max(count(behind)"},
+            "You find at most one path. Where a node has several inputs, what becomes of the paths "
+            "through each?",
+            {
+                "sum(count(behind) for behind, _ in node.next_functions)": "max("
+                "(count(behind) for behind, _ in node.next_functions), default=0)"
+            },
         ),
         Mistake(
             "all ends counted",
@@ -362,12 +459,68 @@ def ways(node, end):
             },
         ),
         Mistake(
+            "length of the longest path",
+            "This is how long the longest path is. How many paths are there?",
+            """
+def ways(node, end):
+    known = {end: 0}
+
+    def count(node):
+        if node not in known:
+            behind = [b for b, _ in node.next_functions if b is not None]
+            known[node] = max((1 + count(b) for b in behind), default=-(10**9))
+        return known[node]
+
+    return count(node)
+""",
+        ),
+        Mistake(
+            "counts kept by name",
+            "You keep the counts by the names of the nodes. How many nodes are called "
+            "`AddBackward0`?",
+            {
+                "known = {end: 1, None: 0}": "known = {}",
+                "if node not in known:": "if node is None or node is end:\n"
+                "            return int(node is end)\n        if node.name() not in known:",
+                "known[node]": "known[node.name()]",
+            },
+        ),
+        Mistake(
+            "counts kept after the call",
+            "It still knows the counts of an earlier call, and the `end` was another one then. "
+            "(A default value is made once, when the function is.)",
+            """
+def ways(node, end, known={}):
+    if node is end or node is None:
+        return int(node is end)
+    if node not in known:
+        known[node] = sum(ways(behind, end) for behind, _ in node.next_functions)
+    return known[node]
+""",
+        ),
+        Mistake(
+            "nodes seen in an earlier call",
+            "It still knows the nodes that an earlier call has seen (a default value is made once, "
+            "when the function is). And a node that was seen can lie on more than one path.",
+            """
+def ways(node, end, seen=set()):
+    if node is end:
+        return 1
+    if node is None or node in seen:
+        return 0
+    seen.add(node)
+    return sum(ways(behind, end, seen) for behind, _ in node.next_functions)
+""",
+        ),
+        Mistake(
             "edges counted",
             "You count one more at each node: that counts steps, not paths.",
             {"sum(count(behind)": "1 + sum(count(behind)"},
         ),
     ),
 )
+
+SAME_OBJECT = "Another weight may look just the same: how do you know that it is this very object?"
 
 PATH = Program(
     id="04.4",
@@ -415,6 +568,54 @@ Only the last node knows its weight: `node.variable`.
             },
         ),
         Mistake(
+            "the first way found, last input first",
+            "This is a way, and not the shortest: you follow one branch to its end before you "
+            "look at the others.",
+            {
+                "for nodes in waiting:": "while waiting:\n        nodes = waiting.pop()",
+            },
+        ),
+        Mistake(
+            "the longest way",
+            "This way leads there, and no other is as long. Asked is the shortest.",
+            """
+def shortest_path(loss, weight):
+    best, waiting = [], [[loss]]
+    for nodes in waiting:
+        if getattr(nodes[-1], "variable", None) is weight and len(nodes) > len(best):
+            best = nodes
+        waiting += [[*nodes, node] for node, _ in nodes[-1].next_functions if node is not None]
+    return [node.name() for node in best]
+""",
+        ),
+        Mistake(
+            "the loop of section 4",
+            "As the loop of section 4, you take the first node behind each, and end at whichever "
+            "weight that leads to. Here there are several ways, and two weights.",
+            """
+def shortest_path(loss, weight):
+    node, names = loss, [loss.name()]
+    while not hasattr(node, "variable"):
+        node = next(n for n, _ in node.next_functions if n is not None)
+        names.append(node.name())
+    return names
+""",
+        ),
+        Mistake(
+            "all nodes that were looked at",
+            "These are all the nodes that you looked at. Which of them lie on one way from the "
+            "loss to the weight?",
+            """
+def shortest_path(loss, weight):
+    waiting, names = [loss], []
+    for node in waiting:
+        names.append(node.name())
+        if getattr(node, "variable", None) is weight:
+            return names
+        waiting += [behind for behind, _ in node.next_functions if behind is not None]
+""",
+        ),
+        Mistake(
             "backwards",
             "The right nodes, from the weight to the loss: the gradient travels the other way.",
             {"for node in nodes]": "for node in reversed(nodes)]"},
@@ -435,6 +636,74 @@ Only the last node knows its weight: `node.variable`.
             {'getattr(nodes[-1], "variable", None) is weight': 'hasattr(nodes[-1], "variable")'},
         ),
         Mistake(
+            "a weight of the same shape",
+            SAME_OBJECT,
+            {
+                'getattr(nodes[-1], "variable", None) is weight': 'hasattr(nodes[-1], "variable") '
+                "and nodes[-1].variable.shape == weight.shape"
+            },
+        ),
+        Mistake(
+            "a weight with the same numbers",
+            SAME_OBJECT,
+            {
+                'getattr(nodes[-1], "variable", None) is weight': 'hasattr(nodes[-1], "variable") '
+                "and torch.equal(nodes[-1].variable, weight)"
+            },
+        ),
+        Mistake(
+            "tensors compared with ==",
+            "`==` compares two tensors number by number, and gives as many answers. How does "
+            "Python ask whether two names mean one object?",
+            {
+                'getattr(nodes[-1], "variable", None) is weight': 'hasattr(nodes[-1], "variable") '
+                "and nodes[-1].variable == weight"
+            },
+        ),
+        Mistake(
+            "nothing found",
+            "Nothing came back. Is there a `return` on every way through? And if you look for "
+            "`weight.grad_fn`: no operation made a weight, so that is None.",
+            {'getattr(nodes[-1], "variable", None) is weight': "nodes[-1] is weight.grad_fn"},
+        ),
+        Mistake(
+            "no two nodes of one name",
+            "Of all nodes with the same name you enter only one. How many on this way are called "
+            "`MulBackward0`?",
+            """
+def shortest_path(loss, weight):
+    waiting, seen = [[loss]], {loss.name()}
+    for nodes in waiting:
+        if getattr(nodes[-1], "variable", None) is weight:
+            return [node.name() for node in nodes]
+        for node, _ in nodes[-1].next_functions:
+            if node is not None and node.name() not in seen:
+                seen.add(node.name())
+                waiting.append([*nodes, node])
+""",
+        ),
+        Mistake(
+            "loss.grad_fn",
+            "`loss` is a node already: the check passes the `grad_fn` of a loss.",
+            {"[[loss]]": "[[loss.grad_fn]]"},
+        ),
+        Mistake(
+            "a list kept after the call",
+            "It still holds the nodes of an earlier call. (A default value is made once, when the "
+            "function is.)",
+            """
+def shortest_path(loss, weight, names=[]):
+    names.append(loss.name())
+    if getattr(loss, "variable", None) is weight:
+        return names
+    for behind, _ in loss.next_functions:
+        if behind is not None:
+            found = shortest_path(behind, weight, names)
+            if found:
+                return found
+""",
+        ),
+        Mistake(
             "its length",
             "This is how long the path is. Which nodes are on it?",
             {"[node.name() for node in nodes]": "len(nodes)"},
@@ -443,6 +712,17 @@ Only the last node knows its weight: `node.variable`.
             "the nodes themselves",
             "These are the nodes. Asked are their names.",
             {"node.name() for": "node for"},
+        ),
+        Mistake(
+            "name without brackets",
+            "`node.name` is the method itself. Nobody has called it.",
+            {"node.name() for": "node.name for"},
+        ),
+        Mistake(
+            "what Python prints for a node",
+            "This is what Python prints for an object, with its place in memory. The node has a "
+            "name of its own.",
+            {"node.name() for": "str(node) for"},
         ),
         Mistake(
             "each operation once",
@@ -501,6 +781,26 @@ the verdicts after one optimizer step, and what the optimizer was given, show al
             "Anna",
         ),
         Wrong(
+            "Anna: taken for the first step",
+            "What was recorded is the *third* step. And a gradient of zero is one that arrived: "
+            "did any, at her image tower?",
+            "first step",
+            "Anna",
+        ),
+        Wrong(
+            "Ben: taken for frozen",
+            "Its parameters do want a gradient: they are listed as not reached, not as frozen.",
+            "frozen",
+            "Ben",
+        ),
+        Wrong(
+            "Ben: taken for the first step",
+            "What was recorded is the *third* step. And a gradient of zero is one that arrived: "
+            "did any, at that layer?",
+            "first step",
+            "Ben",
+        ),
+        Wrong(
             "Ben: one layer taken for a tower",
             "Is all of his image tower not reached, or one layer of it?",
             "detached",
@@ -516,6 +816,12 @@ the verdicts after one optimizer step, and what the optimizer was given, show al
             "Carla: taken for the first step",
             "What was recorded is the *third* step. Who should have moved B by then?",
             "first step",
+            "Carla",
+        ),
+        Wrong(
+            "Carla: taken for frozen",
+            "What is frozen gets no gradient. Does one arrive at her parameters?",
+            "frozen",
             "Carla",
         ),
         Wrong(
@@ -584,6 +890,45 @@ At the first step m̂ = g and √v̂ = |g|. What does that say of the size of th
             {"return w, m, v": "return w, m_hat, v_hat"},
         ),
         Mistake(
+            "old averages returned",
+            "The w is right, and the averages are those that came in: the next step would begin "
+            "without this gradient.",
+            {
+                "    m = 0.9 * m": "    old = m, v\n    m = 0.9 * m",
+                "return w, m, v": "return w, *old",
+            },
+        ),
+        Mistake(
+            "results in another order",
+            "Right, in another order: the weight comes first.",
+            {"return w, m, v": "return m, v, w"},
+        ),
+        Mistake(
+            "corrections without the power",
+            "Your corrections are those of the first step, at every step.",
+            {"**step": ""},
+        ),
+        Mistake(
+            "power of the difference",
+            "You take the power of 1 − β. What is raised to the power is β alone.",
+            {"(1 - 0.9**step)": "(1 - 0.9) ** step", "(1 - 0.999**step)": "(1 - 0.999) ** step"},
+        ),
+        Mistake(
+            "β times the step",
+            "You multiply β by the number of the step. In the formula that number is an exponent.",
+            {"**step": " * step"},
+        ),
+        Mistake(
+            "^ for the power",
+            "In Python `^` is not the power but a bitwise operation. The power is `**`.",
+            {"**step": "^step"},
+        ),
+        Mistake(
+            "multiplied by the correction",
+            "The averages start too small, and your correction makes them smaller still.",
+            {"m / (": "m * (", "v / (": "v * ("},
+        ),
+        Mistake(
             "no square root",
             "The step is divided by v̂ itself.",
             {"v_hat.sqrt()": "v_hat"},
@@ -592,6 +937,29 @@ At the first step m̂ = g and √v̂ = |g|. What does that say of the size of th
             "ε inside the root",
             "ε stands under the root. Beside a gradient of 1e-8 that makes a difference.",
             {"(v_hat.sqrt() + 1e-8)": "(v_hat + 1e-8).sqrt()"},
+        ),
+        Mistake(
+            "no ε",
+            "ε is missing. Beside a gradient of 1e-8 that makes a difference.",
+            {"(v_hat.sqrt() + 1e-8)": "v_hat.sqrt()"},
+        ),
+        Mistake(
+            "the rate of section 6",
+            "Your step has the learning rate of section 6. Which one is asked for here?",
+            {"0.1 * 0.01 * w": "0.001 * 0.01 * w", "0.1 * m_hat": "0.001 * m_hat"},
+        ),
+        Mistake(
+            "decay of the new weight",
+            "You decay the weight after the step. In the formula both terms have the old w.",
+            {
+                "w - 0.1 * 0.01 * w - 0.1 * m_hat / (v_hat.sqrt() + 1e-8)": "w - 0.1 * m_hat / "
+                "(v_hat.sqrt() + 1e-8)\n    w = w - 0.1 * 0.01 * w"
+            },
+        ),
+        Mistake(
+            "decay with the other sign",
+            "Your decay makes the weight larger.",
+            {"w - 0.1 * 0.01 * w": "w + 0.1 * 0.01 * w"},
         ),
         Mistake(
             "decay as part of the gradient",
@@ -614,6 +982,11 @@ At the first step m̂ = g and √v̂ = |g|. What does that say of the size of th
         ),
         Mistake(
             "g not squared",
+            "v is the average of the *squares*: of g itself it can be negative, and its root NaN.",
+            {"g**2": "g"},
+        ),
+        Mistake(
+            "absolute value of g",
             "v is the average of the *squares*.",
             {"g**2": "g.abs()"},
         ),
@@ -621,6 +994,40 @@ At the first step m̂ = g and √v̂ = |g|. What does that say of the size of th
             "steps counted from 0",
             "The corrections belong to one step earlier, or later: `step` is 1 at the first one.",
             {"**step)": "**(step + 1))"},
+        ),
+        Mistake(
+            "one step too few",
+            "At step 1 your corrections divide by 1 − β⁰, which is 0. `step` counts from 1.",
+            {"**step)": "**(step - 1))"},
+        ),
+        Mistake(
+            "β and 1 − β exchanged",
+            "β is the share of the *old* average: yours forgets nearly all of it at each step.",
+            {
+                "0.9 * m + 0.1 * g": "0.1 * m + 0.9 * g",
+                "0.999 * v + 0.001 * g**2": "0.001 * v + 0.999 * g**2",
+            },
+        ),
+        Mistake(
+            "the formulas of the first step",
+            "As at the first step, your averages hold this gradient alone. What came in as m and v "
+            "is in none of them.",
+            """
+def adamw(w, g, m, v, step):
+    m, v = 0.1 * g, 0.001 * g**2
+    w = w - 0.1 * 0.01 * w - 0.1 * (m / 0.1) / ((v / 0.001).sqrt() + 1e-8)
+    return w, m, v
+""",
+        ),
+        Mistake(
+            "the step before the averages",
+            "Your step uses the m and v that came in: this gradient is in neither yet.",
+            """
+def adamw(w, g, m, v, step):
+    m_hat, v_hat = m / (1 - 0.9**step), v / (1 - 0.999**step)
+    w = w - 0.1 * 0.01 * w - 0.1 * m_hat / (v_hat.sqrt() + 1e-8)
+    return w, 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+""",
         ),
         Mistake(
             "β₁ and β₂ exchanged",
