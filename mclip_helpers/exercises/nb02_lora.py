@@ -112,8 +112,12 @@ def _shapes(k: int) -> tuple[list[tuple[int, int]], int]:
     """
     shapes = [(4 + k, 3), (13 + k, 5 + k), (2, 9)][: 1 + k]
     cost = sum(a + b for a, b in shapes)
-    rank = {4: 0, 5: 70}.get(k, 3 + k)
-    return shapes, rank * cost + (cost - 1, 1, 0)[k % 3]
+    rank, rest = 3 + k, (cost - 1, 1, 0)[k % 3]
+    if k == 4:
+        rank, rest = 0, cost - 1
+    if k == 5:
+        rank = 70
+    return shapes, rank * cost + rest
 
 
 LAYERS = (

@@ -84,7 +84,9 @@ def _in_the_form_of(expected: object, mine: object) -> object:
         case tuple() if _has_axes(mine) and len(mine) == len(expected):  # type: ignore[arg-type]
             return tuple(mine)  # type: ignore[arg-type]
         case torch.Tensor() if isinstance(mine, tuple):
-            return _stacked(mine)
+            stacked = _stacked(mine)
+            fits = isinstance(stacked, torch.Tensor) and stacked.shape == expected.shape
+            return stacked if fits else mine
         case frozenset() if isinstance(mine, tuple | torch.Tensor):
             return _as_set(mine)
     return mine
@@ -127,9 +129,10 @@ def _kind(mine: object, expected: object) -> Kind | None:
         case torch.Tensor():
             if isinstance(mine, torch.Tensor):
                 return _kind_of_tensors(mine, expected)
-            if isinstance(mine, tuple):  # empty, or ragged
-                return Kind.LENGTH if expected.dim() == 1 else Kind.SHAPE
-            return Kind.TYPE
+            if not isinstance(mine, tuple):
+                return Kind.TYPE
+            ragged = mine and not isinstance(_stacked(mine), torch.Tensor)
+            return Kind.SHAPE if ragged else _kind_of_counts(mine, expected)
         case tuple():
             several = isinstance(mine, tuple) or _has_axes(mine)
             return Kind.LENGTH if several else Kind.TYPE
@@ -147,9 +150,16 @@ def _kind(mine: object, expected: object) -> Kind | None:
     return None if same else Kind.DIFFERS
 
 
+def _kind_of_counts(mine: tuple, expected: torch.Tensor) -> Kind:
+    """Of several results where one tensor is expected, or none."""
+    shape_says_more = expected.dim() > 1 and not mine
+    return Kind.SHAPE if shape_says_more or len(mine) == _count(expected) else Kind.LENGTH
+
+
 def _kind_of_tensors(mine: torch.Tensor, expected: torch.Tensor) -> Kind | None:
     if mine.shape != expected.shape and not mine.numel() == expected.numel() == 1:
-        return Kind.LENGTH if mine.dim() <= 1 == expected.dim() else Kind.SHAPE
+        flat = mine.dim() <= 1 and expected.dim() <= 1
+        return Kind.LENGTH if flat else Kind.SHAPE
     if mine.is_complex() and not expected.is_complex():
         return Kind.DTYPE
     a, b = _comparable(mine, expected)
@@ -196,7 +206,7 @@ def shown(value: object) -> str:
     if isinstance(value, torch.autograd.graph.Node):
         return value.name().rpartition("::")[2]
     if isinstance(value, Mapping):
-        inside = ", ".join(f"{key}: {shown(part)}" for key, part in value.items())
+        inside = ", ".join(f"{shown(key)}: {shown(part)}" for key, part in value.items())
         return _cut(f"{{{inside}}}")
     if isinstance(value, Set):
         return _cut("{" + ", ".join(sorted(map(shown, value))) + "}" if value else "nothing")

@@ -145,12 +145,12 @@ def _of_error(finding: Finding) -> str:
 def _of_change(finding: Finding) -> str:
     look = "Look for an operation in place (+=, [...] =, or a name that ends with _)."
     if finding.error is not None:
-        code = f": `{finding.error.code}`" if finding.error.code else ""
-        where = f"Line {finding.error.line}{code} " if finding.error.line else "It "
+        code = f"`{finding.error.code}`" if finding.error.code else "something"
+        where = f"In line {finding.error.line}, {code} " if finding.error.line else "Something "
         return f"{where}changes an input in place, and whoever passed it still needs it. {look}"
     return (
         f"The result is right, but the call changes {_listed(finding.changed)}, and whoever passed "
-        f"{_it(finding.changed)} still needs the old numbers. {look}"
+        f"{_as_before(finding.changed)}. {look}"
     )
 
 
@@ -158,8 +158,10 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(f"`{name}`" for name in names)
 
 
-def _it(names: Sequence[str]) -> str:
-    return "them" if len(names) > 1 else "it"
+def _as_before(names: Sequence[str]) -> str:
+    if len(names) > 1:
+        return "them still needs them as they were"
+    return "it still needs it as it was"
 
 
 def _of_length(difference: Difference) -> str:
@@ -171,7 +173,7 @@ def _of_length(difference: Difference) -> str:
 
 
 def _counted(count: int) -> str:
-    words = ("none", "one", "two", "three", "four", "five", "six")
+    words = "none one two three four five six seven eight nine ten".split()  # noqa: SIM905
     return words[count] if count < len(words) else str(count)
 
 
@@ -207,8 +209,8 @@ def _begun(part: str, text: str) -> str:
 
 def _side_by_side(difference: Difference) -> list[str]:
     if difference.place:
-        where = f"{difference.part}, " if difference.part else ""
-        at = ", ".join(map(str, difference.place))
-        return [f"{where}at [{at}]: yours {difference.yours}, expected {difference.expected}"]
+        at = f"at [{', '.join(map(str, difference.place))}]"
+        where = f"{difference.part}, {at}" if difference.part else at.capitalize()
+        return [f"{where}: yours {difference.yours}, expected {difference.expected}"]
     of = f" ({difference.part})" if difference.part else ""
     return [f"Yours{of}: {difference.yours}", f"Expected{of}: {difference.expected}"]

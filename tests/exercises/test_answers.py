@@ -507,6 +507,11 @@ def test_the_sentences_of_mistakes_do_not_hold_the_solution():
         (3, (1, "a"), Kind.TYPE),
         ((1, "a", 2), (1, "a"), Kind.LENGTH),
         ([1, 2], [1, 2, 3], Kind.LENGTH),
+        (divmod(7, 3), 2, Kind.LENGTH),
+        ((torch.ones(2, 3), torch.ones(2, 3)), torch.ones(2, 3), Kind.LENGTH),
+        (torch.ones(2, 5).topk(2), [0, 1], Kind.SHAPE),
+        ([[1], [2, 3]], torch.ones(2, 2), Kind.SHAPE),
+        ([], torch.ones(2, 2), Kind.SHAPE),
         ([], [1, 2, 3], Kind.LENGTH),
         (7, [1, 2, 3], Kind.LENGTH),
         (torch.ones(4, 3), (torch.ones(4, 3), torch.ones(4, 3)), Kind.LENGTH),
@@ -540,7 +545,7 @@ def test_of_large_tensors_the_first_place_that_differs_is_shown():
     found = difference(mine, expected)
     assert found is not None and found.place == (1, 2, 1)
     shown = sentences(Finding(found.kind, difference=found, inputs=(("k", "1"),)))[1]
-    assert shown == "at [1, 2, 1]: yours 21.5, expected 21"
+    assert shown == "At [1, 2, 1]: yours 21.5, expected 21"
     mine[0, 0, 3] = torch.nan
     found = difference((mine, mine), (mine.nan_to_num(3), expected))
     assert found is not None and (found.part, found.place) == ("[0]", (0, 0, 3))
