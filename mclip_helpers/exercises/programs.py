@@ -26,7 +26,6 @@ from .findings import Finding, Kind
 from .forms import Exercise
 from .running import (
     Outcome,
-    changed_defaults,
     defaults_of,
     globals_read,
     names_in,
@@ -198,7 +197,7 @@ class Program(Exercise):
         first = replace(
             first,
             reads=globals_read(answer, but=names_in(self.compiled(self.solved))),
-            kept=changed_defaults(answer, defaults),
+            kept=tuple(n for n, now, was in defaults if difference(plain(now), plain(was))),
         )
         return self._named(first, outcomes) or self._by_chance(answer, place, first) or first
 

@@ -196,20 +196,10 @@ def globals_read(answer: object, but: Container[str] = ()) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def defaults_of(answer: object) -> dict[str, object]:
-    """A copy of each default value that can be changed in place, by its parameter."""
-    return {name: value.copy() for name, value in _lists_as_defaults(answer)}
-
-
-def changed_defaults(answer: object, before: dict[str, object]) -> tuple[str, ...]:
-    """The parameters whose default value is not what it was."""
-    changed = [n for n, v in _lists_as_defaults(answer) if difference(plain(v), plain(before[n]))]
-    return tuple(changed)
-
-
-def _lists_as_defaults(answer: object) -> list[tuple[str, list | dict | set]]:
+def defaults_of(answer: object) -> list[tuple[str, object, object]]:
+    """Each default value that can be changed in place: its parameter, itself, and a copy."""
     return [
-        (name, parameter.default)
+        (name, parameter.default, parameter.default.copy())
         for function in functions_of(answer)
         for name, parameter in inspect.signature(function).parameters.items()
         if isinstance(parameter.default, list | dict | set)
