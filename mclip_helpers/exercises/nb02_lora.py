@@ -337,6 +337,14 @@ class MyLoRALinear(nn.Module):
             {"self.base(x) + ": ""},
         ),
         Mistake(
+            "the base scaled, too",
+            "The factor also multiplies W x + b. It belongs to the correction alone.",
+            {
+                "self.base(x) + self.scale * (x @ self.A.T @ self.B.T)": "self.scale * "
+                "(self.base(x) + x @ self.A.T @ self.B.T)"
+            },
+        ),
+        Mistake(
             "bias left out",
             "The frozen part is W x alone: the layer's bias is gone.",
             {"self.base(x)": "x @ self.base.weight.T"},

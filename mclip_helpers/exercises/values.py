@@ -104,6 +104,8 @@ def _of_whole(mine: object, expected: object, part: str) -> Difference | None:
     if mine.shape != expected.shape or mine.numel() <= MOST_SHOWN:
         return found
     place = _first_apart(mine, expected)
+    if not place:  # complex numbers without an imaginary part
+        return found
     yours, theirs = shown(mine[place]), shown(expected[place])
     return replace(found, yours=yours, expected=theirs, place=place)
 
@@ -115,10 +117,10 @@ def _count(value: object) -> int:
 
 
 def _first_apart(mine: torch.Tensor, expected: torch.Tensor) -> tuple[int, ...]:
-    """The indices of the first number that differs, or that is not finite."""
+    """The indices of the first number that differs, or that is not finite; () if none does."""
     rtol, atol = _tolerance(mine, expected)
     apart = ~torch.isclose(*_comparable(mine, expected), rtol=rtol, atol=atol)
-    return tuple(int(i) for i in apart.nonzero()[0])
+    return tuple(apart.nonzero()[:1].flatten().tolist())
 
 
 def _kind(mine: object, expected: object) -> Kind | None:

@@ -546,6 +546,8 @@ def test_of_large_tensors_the_first_place_that_differs_is_shown():
     assert found is not None and found.place == (1, 2, 1)
     shown = sentences(Finding(found.kind, difference=found, inputs=(("k", "1"),)))[1]
     assert shown == "At [1, 2, 1]: yours 21.5, expected 21"
+    found = difference(expected * (1 + 0j), expected)
+    assert found is not None and (found.kind, found.place) == (Kind.DTYPE, ())
     mine[0, 0, 3] = torch.nan
     found = difference((mine, mine), (mine.nan_to_num(3), expected))
     assert found is not None and (found.part, found.place) == ("[0]", (0, 0, 3))
