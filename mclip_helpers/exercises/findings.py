@@ -15,17 +15,20 @@ class Kind(StrEnum):
     DIFFERS = "differs"
     GRADIENT = "another gradient"  # the value is right
     DETACHED = "detached"  # the value is right, and no gradient flows
-    CHANGED = "input changed"  # the value is right, and an input was changed in place
+    CHANGED = "input changed"  # the value is right, or autograd refused the change
     RANDOM = "random"  # called twice, it gives two results
     SHAPE = "shape"
+    LENGTH = "another number of results"  # of a list or a tuple
     TYPE = "type"
     DTYPE = "dtype"
+    ROUNDED = "rounded"  # a question asks for a number, and this is the whole one beside it
     NOT_FINITE = "not finite"
     NOTHING = "gives None"
     RAISED = "raised"
     TOO_LONG = "too long"
     PARAMETERS = "parameters"
     NOT_A_FUNCTION = "not a function"
+    NOT_A_CLASS = "not a class"
     NOT_ALLOWED = "not allowed"  # it uses what it was to do without
     PARTS = "parts missing"  # a question has parts, and this answer is of another form
     NO_CHOICE = "no choice"  # a question has choices, and this is none of them
@@ -33,12 +36,18 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two results differ: which part, and how each is shown."""
+    """Where two results differ: which part, and how each is shown.
+
+    Of two tensors too large to show, it is the numbers at one `place`. Where there are too many
+    results or too few, `counts` are how many came, and how many are expected.
+    """
 
     kind: Kind
     part: str  # "" for the whole
     yours: str
     expected: str
+    place: tuple[int, ...] = ()
+    counts: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,10 @@ class Finding:
     """What a check found. Which fields are filled depends on the kind.
 
     `mistake` is the name of the known mistake, which teachers read, and `says` the sentence that
-    learners read. `inputs` are the smallest ones on which it was found, as they are shown.
+    learners read. `inputs` are the smallest ones on which it was found, as they are shown. What a
+    wrong result may also come from: `changed` are inputs that were changed in place, `reads` are
+    numbers and tensors of the notebook that the code uses, and `kept` are parameters whose default
+    value was changed.
     """
 
     kind: Kind
@@ -65,7 +77,10 @@ class Finding:
     difference: Difference | None = None
     error: Error | None = None
     inputs: tuple[tuple[str, str], ...] = ()
-    names: tuple[str, ...] = ()  # parameters that are expected; inputs changed; parts; choices
+    names: tuple[str, ...] = ()  # parameters that are expected; parts; choices
+    changed: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     seconds: float = 0.0
     parts_right: tuple[int, int] | None = None  # of a question: so many, of so many
 

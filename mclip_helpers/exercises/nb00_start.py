@@ -97,6 +97,12 @@ weights, and the loader compares them. Without that check all shapes would fit.
             "the same layers, random weights",
         ),
         Wrong(
+            "the stranger thought to be unchanged",
+            "As before it would be if the call returned. Does it?",
+            "no effect",
+            "the same layers, random weights",
+        ),
+        Wrong(
             "shapes thought to be enough",
             "The correction fits in shape. Was it made for these weights?",
             "works",

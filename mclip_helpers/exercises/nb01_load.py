@@ -15,21 +15,21 @@ def _search(k: int) -> tuple[torch.Tensor, torch.Tensor, int]:
 
 
 def _classes(k: int) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Features of pictures and of labels, not of length 1; as many of both in the first run."""
-    return 2 * torch.randn(3 + k // 3, 4), 3 * torch.randn(3 + k, 4), 4.0 + k
+    """Features of pictures and of labels, not of length 1; N < C < D, so that no two are equal."""
+    return 2 * torch.randn(2 + k // 3, 4 + k), 3 * torch.randn(3 + k, 4 + k), 4.0 + k
 
 
 def _with_alpha(k: int) -> tuple[torch.Tensor]:
     """A picture (4, H, W) with numbers in 0…1: red, green, blue and how opaque."""
-    picture = torch.rand(4, 2 + k, 3)
-    picture[3, 0] = torch.tensor([0.0, 1.0, 0.5])
+    picture = torch.rand(4, 1 + k, 5)
+    picture[3, 0] = torch.tensor([0.0, 1.0, 0.5, 0.3, 0.9])
     return (picture,)
 
 
 def _two_clouds(k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures and texts around two different centres."""
+    """Pictures and texts (N, D) around two different centres; N > D."""
     n = 4 + k
-    return torch.randn(n, 4) + torch.tensor([2.0, 0, 1, 0]), torch.randn(n, 4) - 1.5
+    return torch.randn(n, 3) + torch.tensor([2.0, 0, 1]), torch.randn(n, 3) - 1.5
 
 
 SEARCH = Program(
@@ -87,6 +87,22 @@ The text's own length does not matter here: it changes all cosines by the same f
             "cosines instead of positions",
             "These are the cosines themselves. Asked is *where* they are.",
             {".indices": ".values"},
+        ),
+        Mistake(
+            "cosines, of a text of length 1",
+            "These are the cosines themselves. Asked is *where* they are.",
+            {"directions @ text": "directions @ F.normalize(text, dim=0)", ".indices": ".values"},
+        ),
+        Mistake(
+            "counted from one",
+            "The right pictures, and each position is one too high. Where does counting begin?",
+            {".indices.tolist()": ".indices.add(1).tolist()"},
+        ),
+        Mistake(
+            "lengths without their axis",
+            "One length for each row came out, and the shapes don't fit. Which argument of `norm` "
+            "keeps the axis?",
+            {"norm(dim=1, keepdim=True)": "norm(dim=1)"},
         ),
         Mistake(
             "the best one only",
@@ -151,6 +167,38 @@ def classify(pictures: torch.Tensor, labels: torch.Tensor, scale: float) -> torc
             "Your probabilities add up to 1 over the *pictures*. For each picture, one of the "
             "labels is right.",
             {"softmax(dim=1)": "softmax(dim=0)"},
+        ),
+        Mistake(
+            "softmax over everything",
+            "All of your numbers together add up to 1. Each picture has probabilities of its own.",
+            {
+                "(scale * u @ v.T).softmax(dim=1)": "(scale * u @ v.T).flatten().softmax(0)"
+                ".reshape(len(u), len(v))"
+            },
+        ),
+        Mistake(
+            "a row for each label",
+            "You have a row for each label. Asked is a row for each picture.",
+            {"scale * u @ v.T).softmax(dim=1)": "scale * v @ u.T).softmax(dim=0)"},
+        ),
+        Mistake(
+            "multiplier after the softmax",
+            "Each row adds up to the multiplier, and not to 1.",
+            {"(scale * u @ v.T).softmax(dim=1)": "scale * (u @ v.T).softmax(dim=1)"},
+        ),
+        Mistake(
+            "multiplier of 100",
+            "You multiply by 100, whatever multiplier is passed.",
+            {"scale * u": "100 * u"},
+        ),
+        Mistake(
+            "scores normalised instead of features",
+            "Rows of scores have length 1 here. Which vectors must, to make a product a cosine?",
+            {
+                "F.normalize(pictures, dim=1)": "pictures",
+                "F.normalize(labels, dim=1)": "labels",
+                "(scale * u @ v.T)": "(scale * F.normalize(u @ v.T, dim=1))",
+            },
         ),
         Mistake(
             "no multiplier",
@@ -255,6 +303,26 @@ In notebook 01 you can measure what the black costs: make two lists of pictures,
             {"opacity * colours + (1 - opacity) * 1.0": "torch.where(opacity > 0.5, colours, 1.0)"},
         ),
         Mistake(
+            "no mixture, half counts as opaque",
+            "Each point is either colour or white. What of those that are half transparent?",
+            {"opacity * colours + (1 - opacity) * 1.0": "torch.where(opacity < 0.5, 1.0, colours)"},
+        ),
+        Mistake(
+            "no mixture, only clear points are white",
+            "What is partly transparent keeps all of its colour. How much of it should be white?",
+            {"opacity * colours + (1 - opacity) * 1.0": "torch.where(opacity > 0, colours, 1.0)"},
+        ),
+        Mistake(
+            "no mixture, only opaque points have colour",
+            "What is partly transparent loses all of its colour. How much of it should be left?",
+            {"opacity * colours + (1 - opacity) * 1.0": "torch.where(opacity < 1, 1.0, colours)"},
+        ),
+        Mistake(
+            "half of white everywhere",
+            "You mix half of white into every point. The opacity says how much it is at each.",
+            {"opacity * colours + (1 - opacity) * 1.0": "(colours + 1) / 2"},
+        ),
+        Mistake(
             "white added to all of it",
             "The whole of the white is added, also where the picture is opaque: more than 1.",
             {"(1 - opacity) * 1.0": "1.0"},
@@ -263,6 +331,11 @@ In notebook 01 you can measure what the black costs: make two lists of pictures,
             "colours not weighted",
             "White is mixed in where it should be, and the colours keep all of their weight.",
             {"opacity * colours": "colours"},
+        ),
+        Mistake(
+            "colours not weighted, cut off at 1",
+            "The colours keep all of their weight, and what comes out above 1 is cut off.",
+            {"opacity * colours + (1 - opacity) * 1.0": "(colours + 1 - opacity).clamp(max=1)"},
         ),
         Mistake(
             "white is 255",
@@ -298,7 +371,7 @@ def class_vectors(texts: torch.Tensor) -> torch.Tensor:
     directions = F.normalize(texts, dim=2)
     return F.normalize(directions.mean(dim=1), dim=1)
 ''',
-    inputs=lambda k: (torch.randn(3, 3, 3 + k) * torch.tensor([[[0.5], [3.0], [1.0]]]),),
+    inputs=lambda k: (torch.randn(2, 3, 4 + k) * torch.tensor([[[0.5], [3.0], [1.0]]]),),
     hint_text="Normalise, mean, normalise. Which of the three axes does each of them run along?",
     mistakes=(
         Mistake(
@@ -335,6 +408,52 @@ def class_vectors(texts: torch.Tensor) -> torch.Tensor:
             {"F.normalize(texts, dim=2)": "F.normalize(texts, dim=1)"},
         ),
         Mistake(
+            "normalised over the classes first",
+            "Your first step brings the wrong axis to length 1: that of the classes.",
+            {"F.normalize(texts, dim=2)": "F.normalize(texts, dim=0)"},
+        ),
+        Mistake(
+            "one length for all texts, and for all means",
+            "`norm()` without an axis is one length for the whole tensor. Each vector has its own.",
+            """
+def class_vectors(texts):
+    means = (texts / texts.norm()).mean(dim=1)
+    return means / means.norm()
+""",
+        ),
+        Mistake(
+            "one length for all means",
+            "Your last step divides all rows by one number: the length of all of them together.",
+            {
+                "return F.normalize(directions.mean(dim=1), dim=1)": "means = "
+                "directions.mean(dim=1)\n    return means / means.norm()"
+            },
+        ),
+        Mistake(
+            "lengths of texts without their axis",
+            "One length for each text came out, and the shapes don't fit. Which argument of `norm` "
+            "keeps the axis?",
+            {"F.normalize(texts, dim=2)": "texts / texts.norm(dim=2)"},
+        ),
+        Mistake(
+            "lengths of means without their axis",
+            "One length for each mean came out, and the shapes don't fit. Which argument of `norm` "
+            "keeps the axis?",
+            {
+                "return F.normalize(directions.mean(dim=1), dim=1)": "means = "
+                "directions.mean(dim=1)\n    return means / means.norm(dim=1)"
+            },
+        ),
+        Mistake(
+            "standardised",
+            "You also subtract the mean of each vector's own numbers, which turns the vector. "
+            "Length 1 is a matter of dividing.",
+            {
+                "F.normalize(texts, dim=2)": "(texts - texts.mean(dim=2, keepdim=True))"
+                " / texts.std(dim=2, keepdim=True)"
+            },
+        ),
+        Mistake(
             "normalised over the classes at the end",
             "Your last step brings columns to length 1: one number of all classes.",
             {"mean(dim=1), dim=1)": "mean(dim=1), dim=0)"},
@@ -354,7 +473,8 @@ GAP = Program(
     minutes=10,
     asks="""
 Are pictures and texts in different regions of the space? Subtract from each side its own average,
-so that both clouds have the same centre, and return both with rows of length 1 again.
+so that both clouds have the same centre, and return both with rows of length 1. The features are
+not of length 1.
 """,
     stub='''
 def without_gap(pictures: torch.Tensor, texts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -401,6 +521,23 @@ def without_gap(pictures, texts):
 """,
         ),
         Mistake(
+            "the pictures' centre for both",
+            "Both lose the average picture. The texts have an average of their own.",
+            """
+def without_gap(pictures, texts):
+    centre = pictures.mean(dim=0)
+    return F.normalize(pictures - centre, dim=1), F.normalize(texts - centre, dim=1)
+""",
+        ),
+        Mistake(
+            "no centre taken away",
+            "The rows have length 1, and both clouds are where they were.",
+            """
+def without_gap(pictures, texts):
+    return F.normalize(pictures, dim=1), F.normalize(texts, dim=1)
+""",
+        ),
+        Mistake(
             "centres exchanged",
             "Each side has lost the average of the *other*, and is further away than before.",
             """
@@ -430,6 +567,46 @@ def without_gap(pictures, texts):
             {
                 "    pictures = pictures -": "    pictures, texts = F.normalize(pictures), "
                 "F.normalize(texts)\n    pictures = pictures -",
+                "F.normalize(pictures, dim=1), F.normalize(texts, dim=1)": "pictures, texts",
+            },
+        ),
+        Mistake(
+            "normalised before and after",
+            "The average is that of the features as they come. You change their lengths first.",
+            {
+                "    pictures = pictures -": "    pictures, texts = F.normalize(pictures), "
+                "F.normalize(texts)\n    pictures = pictures -",
+            },
+        ),
+        Mistake(
+            "one length for the whole cloud",
+            "`norm()` without an axis is one length for the whole tensor. Each row has its own.",
+            {
+                "F.normalize(pictures, dim=1), F.normalize(texts, dim=1)": "pictures / "
+                "pictures.norm(), texts / texts.norm()"
+            },
+        ),
+        Mistake(
+            "lengths without their axis",
+            "One length for each row came out, and the shapes don't fit. Which argument of `norm` "
+            "keeps the axis?",
+            {"F.normalize(pictures, dim=1)": "pictures / pictures.norm(dim=1)"},
+        ),
+        Mistake(
+            "normalised along the wrong axis",
+            "What has length 1 now are columns: one number of all pictures, or of all texts.",
+            {
+                "F.normalize(pictures, dim=1), F.normalize(texts, dim=1)": "F.normalize(pictures, "
+                "dim=0), F.normalize(texts, dim=0)"
+            },
+        ),
+        Mistake(
+            "standardised, not normalised",
+            "You divide by the standard deviation of each column. Asked is length 1 for each row.",
+            {
+                "pictures - pictures.mean(dim=0)": "(pictures - pictures.mean(dim=0))"
+                " / pictures.std(dim=0)",
+                "texts - texts.mean(dim=0)": "(texts - texts.mean(dim=0)) / texts.std(dim=0)",
                 "F.normalize(pictures, dim=1), F.normalize(texts, dim=1)": "pictures, texts",
             },
         ),

@@ -10,6 +10,7 @@ from torch import nn
 
 from .programs import Mistake, Program
 from .questions import Question, Wrong
+from .values import Said
 
 
 def _layer(k: int) -> tuple[nn.Linear, int, float, torch.Tensor]:
@@ -29,65 +30,129 @@ def uninitialised_is_nan() -> Iterator[None]:
         torch.use_deterministic_algorithms(was)
 
 
+def what(value: object) -> Said:
+    """What a part of a layer is, in two words."""
+    if isinstance(value, nn.Parameter):
+        return Said("a parameter")
+    if isinstance(value, torch.Tensor):
+        return Said("a plain tensor")
+    if isinstance(value, nn.Module):
+        return Said("a layer")
+    return Said("missing" if value is None else type(value).__name__)
+
+
 def use_layer(
     answer: Callable, base: nn.Linear, rank: int, alpha: float, x: torch.Tensor
 ) -> dict[str, object]:
-    """What is asked of a LoRA layer: fresh, filled with numbers, and after a backward pass."""
-    plain = base(x).detach()
+    """What is asked of a LoRA layer: fresh, filled with numbers, and after a backward pass.
+
+    Nothing in it depends on which random numbers A starts from. It ends early where what follows
+    has no meaning.
+    """
+    plain, x = base(x).detach(), x.clone().requires_grad_()
     with uninitialised_is_nan():
         layer = answer(base, rank, alpha)
-    trained = [p for p in layer.parameters() if p.requires_grad]
+    found: dict[str, object] = {"the class": Said("an nn.Module")}
+    if not isinstance(layer, nn.Module):
+        return {"the class": Said("no nn.Module")}
+    A, B = getattr(layer, "A", None), getattr(layer, "B", None)
+    found |= {"A": what(A), "B": what(B)}
+    if not (isinstance(A, nn.Parameter) and isinstance(B, nn.Parameter)):
+        return found
     fresh = layer(x)
-    if fresh is None:
-        return {"fresh output": None}
-    found: dict[str, object] = {
-        "numbers that are trained": sum(p.numel() for p in trained),
-        "shape of A": tuple(layer.A.shape),
-        "shape of B": tuple(layer.B.shape),
-        "fresh output minus that of the layer": fresh - plain,
-        "A is all zeros": not layer.A.any(),
-        "A has a number everywhere": bool(layer.A.isfinite().all()),
+    found["`forward`"] = Said("a tensor") if isinstance(fresh, torch.Tensor) else fresh
+    if not isinstance(fresh, torch.Tensor):
+        return found
+    trained = [p for p in layer.parameters() if p.requires_grad]
+    others = [p for p in trained if p is not A and p is not B]
+    found |= {
+        "A and B are trained": [A.requires_grad, B.requires_grad],
+        "numbers of `base` that are trained": sum(
+            p.numel() for p in others if any(p is own for own in base.parameters())
+        ),
+        "numbers trained besides A and B": sum(p.numel() for p in others),
+        "shape of A": tuple(A.shape),
+        "shape of B": tuple(B.shape),
+        "shape of the output": tuple(fresh.shape),
+        "A and B hold a number everywhere": bool(A.isfinite().all() and B.isfinite().all()),
     }
+    if fresh.shape != plain.shape:
+        return found
+    zeros = [not A.any(), not B.any()]
+    found["zero at the start"] = Said(("neither of A and B", "one of A and B", "both")[sum(zeros)])
+    if sum(zeros) == 1:  # only then has the rest of a fresh layer a meaning
+        rows = B.T if zeros[0] else A
+        found["rows of A, or columns of B, differ"] = len(rows.unique(dim=0)) > 1
+        found["a fresh layer gives what `base` gives"] = torch.allclose(fresh, plain, atol=1e-5)
     with torch.no_grad():
-        layer.A.copy_(torch.linspace(-1, 1, layer.A.numel()).view_as(layer.A))
-        layer.B.copy_(torch.linspace(0.5, 2, layer.B.numel()).view_as(layer.B))
+        A.copy_(torch.linspace(-1, 1, A.numel()).view_as(A))
+        B.copy_(torch.linspace(0.5, 2, B.numel()).view_as(B))
     output = layer(x)
-    output.square().sum().backward()
-    grads = [p.grad for p in (layer.A, layer.B)]
-    found["output minus that of the layer, A and B filled"] = output.detach() - plain
-    found["A and B get a gradient"] = [g is not None and bool(g.any()) for g in grads]
+    found["output minus that of `base`, A and B filled"] = output.detach() - plain
+    if output.requires_grad:
+        output.square().sum().backward()
+    arrived = [p.grad is not None and bool(p.grad.any()) for p in (A, B)]
+    found["A and B get a gradient"] = arrived
+    if all(arrived):
+        found["gradient of x"] = x.grad if x.grad is not None else Said("none")
     return found
 
 
 def _merge(k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
-    """W (out, in), A (rank, in), B (out, rank), α; square and with rank 2 in the first run."""
-    out, width, rank = 3 + k, 3 + k // 2, 2 + k % 2
-    return torch.randn(out, width), torch.randn(rank, width), torch.randn(out, rank), 5.0 + k
+    """W (out, in), A (rank, in), B (out, rank), α, of three sizes; a fresh adapter in run 3."""
+    out, width, rank = 4 + 2 * k, 3 + 2 * k, 2 + k % 2
+    B = torch.randn(out, rank) * (k != 3)
+    return torch.randn(out, width), torch.randn(rank, width), B, 5.0 + k
 
 
 def _shapes(k: int) -> tuple[list[tuple[int, int]], int]:
-    """Layers (out, in), and a budget near a multiple of what rank 1 costs, or at it."""
-    shapes = [(4 + k, 3), (2, 6), (3 + k, 5 + k)][: 1 + k]
+    """Layers (out, in), and a budget near a multiple of what rank 1 costs, or at it.
+
+    The widest layer is neither the first nor the last. Run 4 can't afford rank 1, run 5 rank 70.
+    """
+    shapes = [(4 + k, 3), (13 + k, 5 + k), (2, 9)][: 1 + k]
     cost = sum(a + b for a, b in shapes)
-    return shapes, (3 + k) * cost + (cost - 1, 1, 0)[k % 3]
+    rank, rest = 3 + k, (cost - 1, 1, 0)[k % 3]
+    if k == 4:
+        rank, rest = 0, cost - 1
+    if k == 5:
+        rank = 70
+    return shapes, rank * cost + rest
+
+
+LAYERS = (
+    "blocks.0.proj",
+    "visual.head.linear",
+    "text.blocks.1.out_proj",
+    "visual.trunk.stages.3.blocks.0.mlp.fc1",
+    "blocks.4.proj",
+    "text.head",
+    "visual.trunk.stages.2.blocks.1.mlp.fc2",
+)
 
 
 def _gradients(k: int) -> tuple[dict[str, torch.Tensor | None]]:
-    """`.grad` of each A and B after the first backward pass: B zero, A random at the start."""
+    """`.grad` of each A and B after the first backward pass: B zero, A random at the start.
+
+    Two ways of being dead (never called; called, and multiplied by zero behind it) and five of
+    being alive: at random, with zeros in it, of numbers that add up to zero, none of them above
+    zero, and all of them very small.
+    """
+    alive = torch.randn(4, 2)
+    kinds = [
+        alive,
+        None,
+        torch.zeros(4, 2),
+        alive * torch.tensor([[0.0], [1], [1], [1]]),
+        torch.tensor([[1.0, -1], [2, -2], [-1, 1], [-2, 2]]),
+        -alive.abs() * torch.tensor([[1.0], [0], [1], [1]]),
+        1e-7 * alive.tanh(),
+    ]
     found: dict[str, torch.Tensor | None] = {}
-    for i in range(3 + k):
-        layer = f"blocks.{i}.proj"
-        kind = (i + k) % 4
-        grad_a: torch.Tensor | None = torch.zeros(2, 3)
-        grad_b: torch.Tensor | None = torch.randn(4, 2)
-        if kind == 1:  # never called
-            grad_a = grad_b = None
-        if kind == 2:  # called, and multiplied by zero behind it
-            grad_b = torch.zeros(4, 2)
-        if kind == 3:  # alive, with zeros in it (a dead unit behind it)
-            assert grad_b is not None
-            grad_b[0] = 0
-        found[f"{layer}.lora_A"], found[f"{layer}.lora_B"] = grad_a, grad_b
+    for i, layer in enumerate(LAYERS[: 3 + k]):
+        grad = kinds[(i + k) % len(kinds)]
+        found[f"{layer}.lora_A"] = None if grad is None else torch.zeros(2, 3)
+        found[f"{layer}.lora_B"] = grad
     return (found,)
 
 
@@ -133,7 +198,10 @@ Rows of x are inputs, so A x is `x @ A.T`. Exactly one of A and B starts with ze
 leaves
 the other a gradient to begin with? Either would; LoRA takes B.
 """,
-    remark="With B = 0 the correction is exactly zero. The gradient of B has A in it, and is not.",
+    remark="""
+With one of the two at zero, the correction is exactly zero. The gradient of that one has the other
+as a factor, and is not. LoRA takes B for it.
+""",
     mistakes=(
         Mistake(
             "no α / rank",
@@ -151,9 +219,34 @@ the other a gradient to begin with? Either would; LoRA takes B.
             {"alpha / rank": "alpha"},
         ),
         Mistake(
+            "factor rounded down",
+            "`//` drops what comes after the point of α / r.",
+            {"alpha / rank": "alpha // rank"},
+        ),
+        Mistake(
             "base not frozen",
             "More numbers are trained than those in A and B: the layer's own weights still learn.",
             {"base.requires_grad_(False)": "base.requires_grad_(True)"},
+        ),
+        Mistake(
+            "no_grad instead of freezing",
+            "Without a gradient, the weights of `base` are still parameters that count as trained. "
+            "What freezes a parameter?",
+            {
+                "base.requires_grad_(False)": "base",
+                "self.base(x) +": "torch.no_grad()(self.base)(x) +",
+            },
+        ),
+        Mistake(
+            "gradient to x cut off",
+            "Frozen means that W does not change. Your layer also stops the gradient on its way to "
+            "the layers before it.",
+            {"self.base(x) +": "torch.no_grad()(self.base)(x) +"},
+        ),
+        Mistake(
+            "everything frozen",
+            "A and B are frozen as well. Who is left to learn?",
+            {"        self.scale =": "        self.requires_grad_(False)\n        self.scale ="},
         ),
         Mistake(
             "bias not frozen",
@@ -165,13 +258,51 @@ the other a gradient to begin with? Either would; LoRA takes B.
         ),
         Mistake(
             "B random as well",
-            "A fresh layer already changes the output: one of the two has to start at zero.",
+            "A fresh layer already differs from `base`. What must B A be before the first step?",
             {"torch.zeros(base.out_features, rank)": "torch.randn(base.out_features, rank)"},
         ),
         Mistake(
             "A zero as well",
             "A and B both start at zero. Each gets its gradient through the other: who begins?",
             {"nn.init.kaiming_uniform_(self.A, a=5**0.5)": "nn.init.zeros_(self.A)"},
+        ),
+        Mistake(
+            "A constant",
+            "All rows of A are equal. Can they ever learn different things?",
+            {"nn.init.kaiming_uniform_(self.A, a=5**0.5)": "nn.init.ones_(self.A)"},
+        ),
+        Mistake(
+            "plain tensors",
+            "A and B are plain tensors: `parameters()` does not list them, so no optimizer would "
+            "train them.",
+            {
+                "nn.Parameter(torch.empty(rank, base.in_features))": "torch.empty(rank, "
+                "base.in_features)",
+                "nn.Parameter(torch.zeros(base.out_features, rank))": "torch.zeros("
+                "base.out_features, rank)",
+            },
+        ),
+        Mistake(
+            "layers for A and B",
+            "Your A and B are layers, which hold their numbers in `weight`. Asked are two "
+            "parameters of the class itself.",
+            """
+class MyLoRALinear(nn.Module):
+    def __init__(self, base, rank, alpha):
+        super().__init__()
+        self.A = nn.Linear(base.in_features, rank, bias=False)
+        self.B = nn.Linear(rank, base.out_features, bias=False)
+""",
+        ),
+        Mistake(
+            "other names",
+            "Your layer has nothing under the names `A` and `B`. The check, and whoever loads the "
+            "layer, looks for them there.",
+            """
+class MyLoRALinear(nn.Module):
+    def __init__(self, base, rank, alpha):
+        super().__init__()
+""",
         ),
         Mistake(
             "A never filled",
@@ -191,9 +322,27 @@ the other a gradient to begin with? Either would; LoRA takes B.
             },
         ),
         Mistake(
+            "A and B lie on their sides",
+            "The product is right, and A and B are stored with their axes exchanged: A is "
+            "(rank, in).",
+            {
+                "torch.empty(rank, base.in_features)": "torch.empty(base.in_features, rank)",
+                "torch.zeros(base.out_features, rank)": "torch.zeros(rank, base.out_features)",
+                "self.A.T @ self.B.T": "self.A @ self.B",
+            },
+        ),
+        Mistake(
             "the base is left out",
             "Only the correction comes out. LoRA is added to what the frozen layer gives.",
             {"self.base(x) + ": ""},
+        ),
+        Mistake(
+            "the base scaled, too",
+            "The factor also multiplies W x + b. It belongs to the correction alone.",
+            {
+                "self.base(x) + self.scale * (x @ self.A.T @ self.B.T)": "self.scale * "
+                "(self.base(x) + x @ self.A.T @ self.B.T)"
+            },
         ),
         Mistake(
             "bias left out",
@@ -220,7 +369,7 @@ class MyLoRALinear(nn.Module):
         Mistake(
             "product detached",
             "The numbers are right, but A and B get no gradient: something cuts the graph.",
-            {"(x @ self.A.T @ self.B.T)": "(x @ self.A.T @ self.B.T).detach() + 0 * self.A.sum()"},
+            {"(x @ self.A.T @ self.B.T)": "(x @ self.A.T @ self.B.T).detach()"},
         ),
     ),
 )
@@ -242,13 +391,25 @@ numbers are trained, and what is the factor in front of B A?
         Wrong(
             "r · in · out",
             "That is r · in · out. A and B are two separate thin matrices.",
-            8 * 388 * 1152,
+            8 * 384 * 1152,
             "numbers",
         ),
         Wrong(
             "the size of W",
             "That is the size of W, which is frozen.",
-            388 * 1152,
+            384 * 1152,
+            "numbers",
+        ),
+        Wrong(
+            "the bias counted, too",
+            "The layer's bias is in it as well. Is it trained?",
+            8 * (384 + 1152) + 1152,
+            "numbers",
+        ),
+        Wrong(
+            "the rank for A only",
+            "One of the two matrices is multiplied by the rank, and the other is not.",
+            8 * 384 + 1152,
             "numbers",
         ),
         Wrong("only A", "That is A alone. How large is B?", 8 * 384, "numbers"),
@@ -262,7 +423,7 @@ numbers are trained, and what is the factor in front of B A?
         Wrong(
             "W counted, too",
             "W is in it as well, and W is frozen.",
-            8 * (384 + 1152) + 388 * 1152,
+            8 * (384 + 1152) + 384 * 1152,
             "numbers",
         ),
         Wrong("factor upside down", "That is r / α.", 8 / 32, "factor"),
@@ -310,6 +471,27 @@ def merge(W: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> to
             "α without the rank",
             "Your factor is α alone. In the layer it was divided by something.",
             {"alpha / rank": "alpha"},
+        ),
+        Mistake(
+            "factor rounded down",
+            "`//` drops what comes after the point of α / r.",
+            {"alpha / rank": "alpha // rank"},
+        ),
+        Mistake(
+            "root of the rank",
+            "Your factor is α / √r, of a variant (rsLoRA). Here it is r itself.",
+            {"alpha / rank": "alpha / rank**0.5"},
+        ),
+        Mistake(
+            "the product transposed",
+            "Your product is (in, out), and W is (out, in). Which of A and B acts on x first?",
+            {"B @ A": "(A.T @ B.T)"},
+        ),
+        Mistake(
+            "the rank of the product",
+            "You measure the rank of B A: of a fresh adapter, with B = 0, it is 0. Asked is the "
+            "rank that the shapes have.",
+            {"len(A)": "torch.linalg.matrix_rank(B @ A)"},
         ),
         Mistake(
             "factor upside down",
@@ -390,6 +572,16 @@ question for the validation split.
             {"budget // at_rank_1": "-(-budget // at_rank_1)"},
         ),
         Mistake(
+            "the first rank that is too dear",
+            "Your loop stops at the first rank that the budget does not allow. Which one is asked?",
+            {"return budget // at_rank_1": "return budget // at_rank_1 + 1"},
+        ),
+        Mistake(
+            "at least one",
+            "Where not even rank 1 can be paid, you take it all the same.",
+            {"budget // at_rank_1": "max(1, budget // at_rank_1)"},
+        ),
+        Mistake(
             "rounded to the nearest",
             "Where the budget nearly reaches the next rank, you take it, and spend too much.",
             {"budget // at_rank_1": "round(budget / at_rank_1)"},
@@ -418,6 +610,24 @@ question for the validation split.
             "budget for each layer",
             "You spend the whole budget on the widest layer. All of them share it.",
             {"sum(": "max("},
+        ),
+        Mistake(
+            "the first layer only",
+            "You count one of the layers. All of them want an adapter.",
+            {"sum(out + width for out, width in layers)": "sum(layers[0])"},
+        ),
+        Mistake(
+            "the last layer only",
+            "You count one of the layers. All of them want an adapter.",
+            {"sum(out + width for out, width in layers)": "sum(layers[-1])"},
+        ),
+        Mistake(
+            "the same budget for each layer",
+            "You give each layer an equal share. The rank is the same for all, the price is not.",
+            """
+def highest_rank(layers, budget):
+    return min(budget // len(layers) // (out + width) for out, width in layers)
+""",
         ),
         Mistake(
             "one too low",
@@ -486,6 +696,52 @@ None and zeros are two different things, and both are bad there.
             "a single zero is enough",
             "You name those that have *some* zero in their gradient. Who still learns?",
             {"not grad.any()": "not grad.all()"},
+        ),
+        Mistake(
+            "the sum is zero",
+            "+1 and −1 add up to zero, and both teach something.",
+            {"not grad.any()": "grad.sum() == 0"},
+        ),
+        Mistake(
+            "the largest is zero",
+            "A gradient of negative numbers teaches as much as one of positive numbers.",
+            {"not grad.any()": "grad.max() <= 0"},
+        ),
+        Mistake(
+            "small taken for dead",
+            "You name those with a small gradient, too. AdamW makes a full step of it.",
+            {"not grad.any()": "grad.norm() < 1e-3"},
+        ),
+        Mistake(
+            "None compared with zero",
+            "Where no gradient came, there is None, and None has no numbers to ask.",
+            {"(grad is None or not grad.any())": "(grad == 0).all()"},
+        ),
+        Mistake(
+            "None asked for its numbers",
+            "Where no gradient came, there is None, and None has no numbers to ask.",
+            {"(grad is None or not grad.any())": "not grad.any()"},
+        ),
+        Mistake(
+            "truth of a whole tensor",
+            "A tensor of several numbers is neither true nor false. What do you want to know of "
+            "its numbers?",
+            {"(grad is None or not grad.any())": "not grad"},
+        ),
+        Mistake(
+            "a dot left over",
+            "The right ones, and each name ends with a dot.",
+            {'removesuffix(".lora_B")': 'removesuffix("lora_B")'},
+        ),
+        Mistake(
+            "the first three parts of a name",
+            "Some of your names end too early: not every layer has a name of three parts.",
+            {'name.removesuffix(".lora_B")': '".".join(name.split(".")[:3])'},
+        ),
+        Mistake(
+            "letters stripped",
+            "`rstrip` takes away letters, not a word. What of a layer that ends with one of them?",
+            {'removesuffix(".lora_B")': 'rstrip(".lora_B")'},
         ),
         Mistake(
             "the living ones",

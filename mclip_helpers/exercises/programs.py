@@ -24,7 +24,15 @@ from torch import nn
 from ..loss import contrastive_loss
 from .findings import Finding, Kind
 from .forms import Exercise
-from .running import Outcome, names_in, run, same_code, silence
+from .running import (
+    Outcome,
+    defaults_of,
+    globals_read,
+    names_in,
+    run,
+    same_code,
+    silence,
+)
 from .values import difference, plain, shown
 
 # What the sources of exercises may use of `mh`; the package itself is not there yet.
@@ -33,6 +41,13 @@ MH = SimpleNamespace(contrastive_loss=contrastive_loss)
 INPUTS = 8  # on so many inputs a program is run
 LIMIT = 5.0  # seconds for each of them
 OURS = 60.0  # seconds for what is known to come back
+
+# Where the random numbers of an answer start: not where those of its inputs do, or an answer that
+# makes a new layer gets the weights of the one that it was passed. A second call has others.
+FIRST, SECOND = 1_000, 2_000
+
+# Autograd's message where an input that needs a gradient, or a view of it, is changed in place.
+LEAF = "leaf Variable that requires grad"
 
 
 @dataclass(frozen=True)
@@ -114,7 +129,7 @@ class Program(Exercise):
             return self.inputs(k)
 
     def outcome(
-        self, answer: object, k: int, *, seed: int = 0, limit: float | None = None
+        self, answer: object, k: int, *, seed: int = FIRST, limit: float | None = None
     ) -> Outcome:
         """What the answer makes of the arguments of run k."""
         limit = self.limit if limit is None else limit
@@ -140,6 +155,10 @@ class Program(Exercise):
                 for answer in (self.compiled(self.mistaken(m)) for m in self.mistakes)
             ]
 
+    @property
+    def asks_for_a_class(self) -> bool:
+        return f"class {self.name}" in self.stub
+
     @functools.cached_property
     def parameters(self) -> tuple[str, ...]:
         return tuple(inspect.signature(self.compiled(self.stub)).parameters)
@@ -147,6 +166,8 @@ class Program(Exercise):
     def _found(self, answer: object) -> Finding:
         if answer is None or answer is Ellipsis or same_code(answer, self.compiled(self.stub)):
             return Finding(Kind.NOT_YET)
+        if self.asks_for_a_class and not inspect.isclass(answer):
+            return Finding(Kind.NOT_A_CLASS, names=(self.name, kind_of(answer)))
         if not callable(answer):
             return Finding(Kind.NOT_A_FUNCTION, names=(self.name, shown(plain(answer))))
         if not _takes(answer, len(self.parameters)):
@@ -154,42 +175,98 @@ class Program(Exercise):
         used = [name for name in self.without if name in names_in(answer)]
         if used:
             return Finding(Kind.NOT_ALLOWED, names=tuple(used))
-        expected = self.expected
-        outcomes, first = [], None
-        for k in range(self.rounds):
+        defaults = defaults_of(answer)
+        outcomes, first, place = [], None, 0
+        for k, expected in enumerate(self.expected):
             with silence() if k else contextlib.nullcontext():  # printed once, it is enough
                 outcomes.append(self.outcome(answer, k))
-            found = departure(outcomes[k], expected[k])
+            found = departure(outcomes[k], expected)
             if found is not None and first is None:
+                place = k
+                first = replace(
+                    found,
+                    inputs=self._shown_inputs(k),
+                    changed=self._changed(outcomes[k], expected),
+                )
                 if found.kind is Kind.NOT_YET or found.kind is Kind.TOO_LONG:
-                    return replace(found, inputs=self._shown_inputs(k))
-                first = replace(found, inputs=self._shown_inputs(k))
+                    return first
         if first is None:
             return self._random(answer, outcomes) or Finding(Kind.RIGHT)
-        for mistake, theirs in zip(self.mistakes, self.mistaken_outcomes, strict=True):
+        if first.kind is Kind.CHANGED:
+            return self._named(first, outcomes) or first
+        first = replace(
+            first,
+            reads=globals_read(answer, but=names_in(self.compiled(self.solved))),
+            kept=tuple(n for n, now, was in defaults if difference(plain(now), plain(was))),
+        )
+        return self._named(first, outcomes) or self._by_chance(answer, place, first) or first
+
+    def _named(self, first: Finding, outcomes: list[Outcome]) -> Finding | None:
+        """The known mistake that does the same on all inputs.
+
+        Where there is none, it is the one whose results are the same: it changed no input, and
+        this answer does.
+        """
+        known = list(zip(self.mistakes, self.mistaken_outcomes, strict=True))
+        for mistake, theirs in known:
             if all(map(alike, outcomes, theirs)):
-                return replace(first, kind=Kind.MISTAKE, mistake=mistake.name, says=mistake.says)
-        by_chance = first.kind in (Kind.DIFFERS, Kind.GRADIENT)
-        return (self._random(answer, outcomes) if by_chance else None) or first
+                changed = () if theirs[0].changed else first.changed
+                return _as(mistake, replace(first, changed=changed))
+        if first.kind is not Kind.CHANGED and first.changed:
+            unchanged = [replace(outcome, changed=()) for outcome in outcomes]
+            for mistake, theirs in known:
+                if all(map(alike, unchanged, theirs)):
+                    return _as(mistake, first)
+        return None
+
+    def _by_chance(self, answer: object, k: int, first: Finding) -> Finding | None:
+        """Whether what is wrong comes out otherwise when other random numbers are drawn."""
+        if first.kind not in (Kind.DIFFERS, Kind.GRADIENT):
+            return None
+        with silence():
+            again = self.outcome(answer, k, seed=SECOND)
+        found = departure(again, self.expected[k])
+        if again.error or (found is not None and found.difference == first.difference):
+            return None
+        return replace(first, kind=Kind.RANDOM)
 
     def _random(self, answer: object, outcomes: list[Outcome]) -> Finding | None:
-        """Whether a second call, with other random numbers, gives another result."""
+        """Whether a second call of a right answer gives another result."""
         for k in range(min(3, self.rounds)):
             with silence():
-                again = self.outcome(answer, k, seed=1)
-            if outcomes[k].error or again.error:
+                again = self.outcome(answer, k, seed=SECOND)
+            if again.error:
                 continue
             apart = difference(again.value, outcomes[k].value)
             if apart is not None:
                 return Finding(Kind.RANDOM, difference=apart, inputs=self._shown_inputs(k))
         return None
 
-    def _shown_inputs(self, k: int) -> tuple[tuple[str, str], ...]:
+    @functools.cached_property
+    def _names_of_inputs(self) -> tuple[str, ...]:
         if self.use is call:
-            names = list(self.parameters)
-        else:
-            names = list(inspect.signature(self.use).parameters)[1:]
-        return tuple((name, shown(value)) for name, value in zip(names, self.drawn(k), strict=True))
+            return self.parameters
+        return tuple(inspect.signature(self.use).parameters)[1:]
+
+    def _shown_inputs(self, k: int) -> tuple[tuple[str, str], ...]:
+        pairs = zip(self._names_of_inputs, self.drawn(k), strict=True)
+        return tuple((name, shown(value)) for name, value in pairs)
+
+    def _changed(self, mine: Outcome, expected: Outcome) -> tuple[str, ...]:
+        """The names of the inputs that were changed in place, and should not have been."""
+        more = sorted(set(mine.changed) - set(expected.changed))
+        return tuple(self._names_of_inputs[i] for i in more)
+
+
+def _as(mistake: Mistake, found: Finding) -> Finding:
+    return replace(found, kind=Kind.MISTAKE, mistake=mistake.name, says=mistake.says)
+
+
+def kind_of(answer: object) -> str:
+    """What came in the place of a class, in a few words."""
+    if inspect.isroutine(answer):
+        return "a function"
+    return f"an object of the class {type(answer).__name__}"
 
 
 def departure(mine: Outcome, expected: Outcome) -> Finding | None:
@@ -199,7 +276,8 @@ def departure(mine: Outcome, expected: Outcome) -> Finding | None:
     if mine.error is not None:
         if mine.error.type == "NotImplementedError" and "raise " in mine.error.code:
             return Finding(Kind.NOT_YET)
-        return Finding(Kind.RAISED, error=mine.error)
+        refused = mine.error.type == "RuntimeError" and LEAF in mine.error.message
+        return Finding(Kind.CHANGED if refused else Kind.RAISED, error=mine.error)
     found = difference(mine.value, expected.value)
     if found is not None:
         return Finding(found.kind, difference=found)
@@ -209,10 +287,7 @@ def departure(mine: Outcome, expected: Outcome) -> Finding | None:
         apart = difference(plain_gradients(mine), plain_gradients(expected))
         if apart is not None:
             return Finding(Kind.GRADIENT, difference=replace(apart, part=""))
-    more = sorted(set(mine.changed) - set(expected.changed))
-    if more:
-        return Finding(Kind.CHANGED, names=tuple(map(str, more)))
-    return None
+    return Finding(Kind.CHANGED) if set(mine.changed) - set(expected.changed) else None
 
 
 def plain_gradients(outcome: Outcome) -> tuple[object, ...]:

@@ -70,7 +70,7 @@ class Question(Exercise):
         return Finding(Kind.RIGHT)
 
     def _of_part(self, part: str, value: object) -> Finding | None:
-        mine, right = plain(value), plain(self.parts[part])
+        mine, right = plain(self._chosen(value)), plain(self.parts[part])
         found = difference(mine, right)
         if found is None:
             return None
@@ -78,16 +78,36 @@ class Question(Exercise):
             if wrong.part == part and difference(mine, plain(wrong.value)) is None:
                 return Finding(Kind.MISTAKE, wrong.name, wrong.says, names=(part,))
         if self.choices:
-            words = {word.casefold() for word in self.choices}
             chosen = mine if isinstance(mine, tuple | frozenset) else (mine,)
-            if not all(isinstance(c, str) and c.strip().casefold() in words for c in chosen):
+            if not all(isinstance(c, str) and c in self.choices for c in chosen):
                 return Finding(Kind.NO_CHOICE, names=(part, shown(mine), *self.choices))
         # The right answer must not be in the finding: it would be shown.
-        way = ASKED[type(right)]
-        if found.kind is Kind.DIFFERS and isinstance(right, torch.Tensor):
-            assert isinstance(mine, torch.Tensor)
-            way = "too large" if mine.double() > right.double() else "too small"
-        return Finding(found.kind, difference=Difference(found.kind, part, shown(mine), way))
+        kind, way = found.kind, ASKED[type(right)]
+        if isinstance(mine, torch.Tensor) and isinstance(right, torch.Tensor):
+            if kind is Kind.DTYPE and not mine.is_complex():
+                kind = Kind.ROUNDED if right.abs() >= 1 else Kind.DIFFERS
+            if kind is Kind.DIFFERS:
+                way = "too large" if mine.double() > right.double() else "too small"
+        elif kind is Kind.DIFFERS:
+            way = ""
+        if kind in (Kind.SHAPE, Kind.LENGTH):  # several answers, where one is asked
+            kind = Kind.TYPE
+        return Finding(kind, difference=Difference(kind, part, shown(mine), way))
+
+    def _chosen(self, value: object) -> object:
+        """The choice that is meant, where a text names one; otherwise `value` as it is.
+
+        Capitals, blanks, a hyphen and a full stop don't matter, nor does the explanation that
+        stands behind the word when a whole line is copied.
+        """
+        if isinstance(value, list | tuple):
+            return type(value)(map(self._chosen, value)) if self.choices else value
+        if isinstance(value, str):
+            for text in (value, value.partition(":")[0]):
+                for choice in self.choices:
+                    if _bare(text) == _bare(choice):
+                        return choice
+        return value
 
 
 # What is asked for, by the type of the right answer.
@@ -97,6 +117,10 @@ ASKED: dict[type, str] = {
     tuple: "a pair of words",
     frozenset: "a set of names",
 }
+
+
+def _bare(text: str) -> str:
+    return " ".join(text.replace("-", " ").split()).rstrip(". ").casefold()
 
 
 def _is_open(value: object) -> bool:

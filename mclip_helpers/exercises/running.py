@@ -20,10 +20,13 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 
+import numpy as np
 import torch
 
 from .findings import Error
 from .values import difference, plain
+
+NUMBERS = (int, float, complex, np.ndarray, np.number, torch.Tensor)
 
 GRACE = 0.5  # seconds in which a thread that was told to stop may do so
 
@@ -175,6 +178,32 @@ def names_in(answer: object) -> set[str]:
         found.update(code.co_names)
         waiting += [part for part in code.co_consts if isinstance(part, CodeType)]
     return found
+
+
+def globals_read(answer: object, but: Container[str] = ()) -> tuple[str, ...]:
+    """The numbers and tensors of the notebook that the code of an answer reads, by name."""
+    found: set[str] = set()
+    waiting = [(f.__code__, f.__globals__) for f in functions_of(answer)]
+    while waiting:
+        code, around = waiting.pop()
+        for step in dis.get_instructions(code):
+            name = step.argval
+            if step.opname == "LOAD_GLOBAL" and name not in but:
+                value = around.get(name)
+                if isinstance(value, NUMBERS) and not isinstance(value, bool):
+                    found.add(name)
+        waiting += [(part, around) for part in code.co_consts if isinstance(part, CodeType)]
+    return tuple(sorted(found))
+
+
+def defaults_of(answer: object) -> list[tuple[str, object, object]]:
+    """Each default value that can be changed in place: its parameter, itself, and a copy."""
+    return [
+        (name, parameter.default, parameter.default.copy())
+        for function in functions_of(answer)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if isinstance(parameter.default, list | dict | set)
+    ]
 
 
 def _files_of(answer: object) -> set[str]:

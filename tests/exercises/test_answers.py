@@ -8,13 +8,15 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mclip_helpers.exercises import Exercise, Kind, Mistake, Program, exercise
+from mclip_helpers.exercises import Exercise, Finding, Kind, Mistake, Program, exercise
 from mclip_helpers.exercises.values import difference, plain
 from mclip_helpers.exercises.words import SAYS, TITLES, sentences
 
@@ -264,8 +266,8 @@ def test_a_class_that_lacks_a_part_is_told_so():
             return self.base(x)
 
     found = LAYER.finding(Mine)
-    assert found.kind is Kind.RAISED and found.error is not None
-    assert "no attribute 'A'" in sentences(found)[0] and "the check uses" in sentences(found)[0]
+    assert found.mistake == "other names" and "nothing under the names `A`" in sentences(found)[0]
+    assert sentences(found)[1:3] == ["Yours (A): missing", "Expected (A): a parameter"]
 
     class NoRank(Mine):
         def __init__(self, base):
@@ -280,6 +282,103 @@ def test_a_half_filled_stub_is_not_taken_for_an_empty_one():
         B @ A * scale
 
     assert MERGE.finding(merge).kind is Kind.NOTHING
+
+
+def test_a_layer_by_other_means_is_right_and_what_the_check_needs_is_said():
+    class Mine(torch.nn.Module):
+        def __init__(self, base, rank, alpha):
+            super().__init__()
+            self.base = base.requires_grad_(False)
+            self.A = torch.nn.Parameter(torch.zeros(rank, base.in_features))
+            self.B = torch.nn.Parameter(torch.randn(base.out_features, rank))
+            self.scale = alpha / rank
+
+        def forward(self, x):
+            return self.base(x) + self.scale * (x @ self.A.T @ self.B.T)
+
+    assert LAYER.finding(Mine).is_right  # exactly one of the two is zero, as in 02.6
+
+    class Silent(Mine):
+        def forward(self, x):
+            super().forward(x)
+
+    found = LAYER.finding(Silent)
+    assert found.kind is Kind.NOTHING and sentences(found)[0].startswith("`forward`: it ends")
+
+    for scale in (1.0, 1e-6):
+
+        class Random(Mine):
+            def __init__(self, base, rank, alpha, scale=scale):
+                super().__init__(base, rank, alpha)
+                torch.nn.init.normal_(self.A, std=scale)
+
+        assert LAYER.finding(Random).mistake == "B random as well"
+
+    class NewBase(Mine):
+        def __init__(self, base, rank, alpha):
+            super().__init__(torch.nn.Linear(base.in_features, base.out_features), rank, alpha)
+
+    found = LAYER.finding(NewBase)
+    assert found.kind is Kind.DIFFERS and "what `base` gives" in sentences(found)[1]
+
+    for answer in (Mine(torch.nn.Linear(2, 3), 1, 1.0), lambda base, rank, alpha: base):
+        found = LAYER.finding(answer)
+        assert found.kind is Kind.NOT_A_CLASS
+        assert "Asked is the class `MyLoRALinear` itself" in sentences(found)[0]
+
+
+def test_an_input_that_autograd_does_not_let_change_is_said_to_be_changed():
+    def in_place(z, groups):
+        z[groups[:, None] == groups[None, :]] = -1e9
+        return z.sum()
+
+    found = TWINS.finding(in_place)
+    assert found.kind is Kind.CHANGED and found.error is not None
+    first = sentences(found)[0]
+    assert "z[groups[:, None] == groups[None, :]] = -1e9" in first and "leaf" not in first
+    assert "changes an input in place" in first
+
+
+def test_a_wrong_result_with_a_changed_input_says_both():
+    def merge(W, A, B, alpha):
+        W += alpha * B @ A
+        return W
+
+    found = MERGE.finding(merge)
+    assert (found.mistake, found.changed) == ("α without the rank", ("W",))
+    assert "The call also changes `W` in place." in sentences(found)
+
+    def right_but_changed(W, A, B, alpha):
+        A *= alpha / len(A)
+        return W + B @ A
+
+    found = MERGE.finding(right_but_changed)
+    assert found.kind is Kind.CHANGED and found.changed == ("A",)
+    assert sentences(found)[0].startswith("The result is right, but the call changes `A`, and")
+
+
+RANK = 8
+
+
+def test_what_a_wrong_answer_reads_from_the_notebook_or_keeps_is_said():
+    def merge(W, A, B, alpha):
+        return W + sum(alpha / RANK for _ in range(1)) * B @ A
+
+    found = MERGE.finding(merge)
+    assert found.reads == ("RANK",)
+    assert "reads `RANK` from the notebook" in " ".join(sentences(found))
+
+    def search(pictures, text, k, kept=[]):  # noqa: B006
+        kept += right(SEARCH)(pictures, text, k)
+        return kept
+
+    found = SEARCH.finding(search)
+    assert found.kept == ("kept",) and "The default value of `kept`" in " ".join(sentences(found))
+
+    def with_epsilon(W, A, B, alpha):
+        return right(MERGE)(W, A, B, alpha) + 0 * RANK
+
+    assert MERGE.finding(with_epsilon).is_right and not MERGE.finding(with_epsilon).reads
 
 
 def test_random_numbers_and_settings_are_left_as_they_were():
@@ -314,8 +413,9 @@ def test_parts_of_a_question():
     assert found.parts_right == (1, 3)
     assert sentences(found) == ["Still open: Ben, Carla.", "Right so far: 1 of 3 parts."]
     found = check({"Anna": "detached", "Ben": "detatched", "Carla": "?"})
-    assert found.kind is Kind.NO_CHOICE and "'detatched'" not in sentences(found)[0]
-    assert "Ben: detatched is not among the choices: detached, never called" in sentences(found)[0]
+    assert found.kind is Kind.NO_CHOICE
+    said = sentences(found)[0]
+    assert said.startswith('Ben: "detatched" is not among the choices: detached, never called')
     assert check("detached").kind is Kind.PARTS
     assert check({"Anna": "detached"}).kind is Kind.PARTS
     assert check({"Anna": 1, "Ben": [], "Carla": Untouchable()}).kind is Kind.NO_CHOICE
@@ -362,10 +462,24 @@ def test_a_number_in_any_form_and_no_number():
         assert PAPER.finding({"numbers": form(12288), "factor": form(4)}).is_right
     found = PAPER.finding({"numbers": 12288, "factor": "4"})
     assert found.kind is Kind.TYPE
-    assert sentences(found)[0] == "factor: your answer is 4; what is asked is a number."
+    assert sentences(found)[0] == 'factor: your answer is "4"; what is asked is a number.'
     found = PAPER.finding({"numbers": 12289, "factor": 4})
     assert found.kind is Kind.DIFFERS
     assert sentences(found)[0] == "numbers: your answer is 12289, which is too large."
+
+
+def test_a_number_that_was_rounded_and_a_choice_that_is_wrong():
+    eight, beginnings, traps = exercise("00.1"), exercise("02.6"), exercise("01.6")
+    for whole in (12, 13):
+        found = eight.finding(whole)
+        assert found.kind is Kind.ROUNDED
+        assert sentences(found) == ["You rounded; keep what comes after the point."]
+    assert eight.finding(Fraction(25, 2)).is_right and eight.finding(Decimal("12.5")).is_right
+    found = beginnings.finding({**beginnings.right, "both zero": "explodes"})
+    assert sentences(found)[0] == 'both zero: your answer is "explodes". This is not it.'
+    for text in ("cut-off", "Cut  off.", "cut off: what tells the captions apart is never read"):
+        assert traps.finding({**traps.right, "Ben": text}).is_right
+    assert traps.finding({**traps.right, "Ben": "cut: off"}).kind is Kind.NO_CHOICE
 
 
 def test_no_finding_of_a_question_holds_the_right_answer():
@@ -406,8 +520,23 @@ def test_the_sentences_of_mistakes_do_not_hold_the_solution():
         ({"a": 1, "b": 3}, {"a": 1, "b": 2}, Kind.DIFFERS),
         (1, {"a": 1}, Kind.TYPE),
         (3, (1, "a"), Kind.TYPE),
-        ((1, "a", 2), (1, "a"), Kind.SHAPE),
-        ([1, 2], [1, 2, 3], Kind.SHAPE),
+        ((1, "a", 2), (1, "a"), Kind.LENGTH),
+        ([1, 2], [1, 2, 3], Kind.LENGTH),
+        (divmod(7, 3), 2, Kind.LENGTH),
+        ((torch.ones(2, 3), torch.ones(2, 3)), torch.ones(2, 3), Kind.LENGTH),
+        (torch.ones(2, 5).topk(2), [0, 1], Kind.SHAPE),
+        ([[1], [2, 3]], torch.ones(2, 2), Kind.SHAPE),
+        ([], torch.ones(2, 2), Kind.SHAPE),
+        ([], [1, 2, 3], Kind.LENGTH),
+        (7, [1, 2, 3], Kind.LENGTH),
+        (torch.ones(4, 3), (torch.ones(4, 3), torch.ones(4, 3)), Kind.LENGTH),
+        (torch.ones(2, 3), (torch.ones(3), torch.ones(3)), None),
+        ((torch.ones(3), torch.ones(3)), torch.ones(2, 3), None),
+        (torch.ones(2, 3), torch.ones(3), Kind.SHAPE),
+        (Fraction(5, 2), 2.5, None),
+        (Decimal("2.5"), Fraction(5, 2), None),
+        (Fraction(10**400), 1.0, Kind.TYPE),
+        ({"a": None}, {"a": 1, "b": 2}, Kind.NOTHING),
         (torch.tensor([[2.0]]), 2, None),
         (10_000, 10_001, Kind.DIFFERS),
         (10_000.0, 10_000.4, None),
@@ -422,3 +551,18 @@ def test_the_sentences_of_mistakes_do_not_hold_the_solution():
 def test_whether_two_results_say_the_same(mine: object, expected: object, kind: Kind | None):
     found = difference(plain(mine), plain(expected))
     assert (found and found.kind) is kind, found
+
+
+def test_of_large_tensors_the_first_place_that_differs_is_shown():
+    expected = torch.arange(24.0).reshape(2, 3, 4)
+    mine = expected.clone()
+    mine[1, 2, 1:] += 0.5
+    found = difference(mine, expected)
+    assert found is not None and found.place == (1, 2, 1)
+    shown = sentences(Finding(found.kind, difference=found, inputs=(("k", "1"),)))[1]
+    assert shown == "At [1, 2, 1]: yours 21.5, expected 21"
+    found = difference(expected * (1 + 0j), expected)
+    assert found is not None and (found.kind, found.place) == (Kind.DTYPE, ())
+    mine[0, 0, 3] = torch.nan
+    found = difference((mine, mine), (mine.nan_to_num(3), expected))
+    assert found is not None and (found.part, found.place) == ("[0]", (0, 0, 3))
