@@ -68,7 +68,8 @@ class Finding:
     learners read. `inputs` are the smallest ones on which it was found, as they are shown. What a
     wrong result may also come from: `changed` are inputs that were changed in place, `reads` are
     numbers and tensors of the notebook that the code uses, and `kept` are parameters whose default
-    value was changed.
+    value was changed. Of a dictionary with some of the right keys, `missing` are those that it
+    lacks, and `unknown` those that it should not have.
     """
 
     kind: Kind
@@ -81,6 +82,8 @@ class Finding:
     changed: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
     seconds: float = 0.0
     parts_right: tuple[int, int] | None = None  # of a question: so many, of so many
 

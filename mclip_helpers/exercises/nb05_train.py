@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from .programs import Mistake, Program
 from .questions import Question, Wrong
+from .values import Said
 
 STEPS = 3
 
 
 class TinyClip(nn.Module):
-    """Two linear towers and a temperature, with the names of open_clip."""
+    """Two linear towers and a temperature, with the names and parameters of open_clip."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,11 +24,23 @@ class TinyClip(nn.Module):
         self.text = nn.Linear(5, 4)
         self.logit_scale = nn.Parameter(torch.tensor(0.5))
 
-    def encode_image(self, images: torch.Tensor) -> torch.Tensor:
-        return self.image(images)
+    def encode_image(self, image: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+        features = self.image(image)
+        return F.normalize(features, dim=-1) if normalize else features
 
-    def encode_text(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.text(tokens)
+    def encode_text(self, text: torch.Tensor, normalize: bool = False) -> torch.Tensor:
+        features = self.text(text)
+        return F.normalize(features, dim=-1) if normalize else features
+
+    def forward(
+        self, image: torch.Tensor, text: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The features of both, of length 1, and the multiplier."""
+        return (
+            self.encode_image(image, normalize=True),
+            self.encode_text(text, normalize=True),
+            self.logit_scale.exp(),
+        )
 
 
 class Watched(torch.optim.SGD):
@@ -49,7 +63,7 @@ def _model_and_batches(k: int) -> tuple[TinyClip, torch.Tensor, torch.Tensor]:
 def use_step(
     answer: Callable, model: TinyClip, images: torch.Tensor, tokens: torch.Tensor
 ) -> dict[str, object]:
-    """Three steps: the loss of each, what became of the gradients, and the weights afterwards."""
+    """Three steps: the loss of each, what became of the gradients, and the model afterwards."""
     arrived = [0]
 
     def count(_: torch.Tensor) -> None:
@@ -69,24 +83,40 @@ def use_step(
         "steps of the optimizer": optimizer.steps,
         "gradients that the optimizer found": optimizer.found,
         **{f"{n} after {STEPS} steps": p.detach() for n, p in model.named_parameters()},
+        "mode afterwards": Said("training" if model.training else "evaluation"),
     }
 
 
 def _with_ties(k: int) -> tuple[torch.Tensor, int]:
-    """Similarities (N, N) in whole numbers, so that many are equal; N ≥ 3."""
+    """Similarities (N, N) in whole numbers, so that many are equal, and k up to N; N ≥ 3."""
     n = 3 + k
     similarity = torch.randint(0, 3, (n, n)).float()
     similarity += torch.eye(n) * (torch.rand(n) > 0.4)
-    return similarity, 1 + k % 3
+    return similarity, n if k == 2 else 1 + k % 3
 
 
 def _runs(k: int) -> tuple[list[dict[str, float]]]:
-    """Runs with the R@1 of both splits; the best on one is not the best on the other."""
+    """Runs in any order; the best on one split is not the best on the other."""
     val, test = 0.3 + 0.5 * torch.rand(2, 4 + k).double()
     rates = 0.001 * 2 ** torch.arange(4 + k).double()
     rows = zip(rates.tolist(), val.tolist(), test.tolist(), strict=True)
-    return ([{"lr": lr, "val": v, "test": t} for lr, v, t in rows],)
+    runs = [{"lr": lr, "val": v, "test": t} for lr, v, t in rows]
+    return ([runs[i] for i in torch.randperm(len(runs)).tolist()],)
 
+
+OWN_MULTIPLIER = (
+    "Your multiplier is a constant: the model has one of its own, which is trained, too. Where?"
+)
+OWN_OPTIMIZER = (
+    "The optimizer that you are given takes no step: you make a new one each time, with a rate of "
+    "its own, and what it remembers is gone with it."
+)
+ONE_WAY = """u, v = F.normalize(image_features), F.normalize(text_features)
+    z = model.logit_scale.exp() * u @ v.T
+    loss = F.cross_entropy(z, torch.arange(len(z)))"""
+NOT_NORMALISED = """z = model.logit_scale.exp() * image_features @ text_features.T
+    labels = torch.arange(len(z))
+    loss = (F.cross_entropy(z, labels) + F.cross_entropy(z.T, labels)) / 2"""
 
 STEP = Program(
     id="05.1",
@@ -141,8 +171,9 @@ step and the next `backward()`.
             {"    optimizer.zero_grad()\n": ""},
         ),
         Mistake(
-            "zero_grad between backward and step",
-            "No weight moves: the gradients are gone before the optimizer can read them.",
+            "no gradient at the step",
+            "No weight moves: whenever the optimizer steps, `.grad` is empty. In which order are "
+            "gradients cleared, computed and used?",
             {
                 "    optimizer.zero_grad()\n": "",
                 "loss.backward()\n": "loss.backward()\n    optimizer.zero_grad()\n",
@@ -228,6 +259,72 @@ step and the next `backward()`.
             "temperature instead of the multiplier",
             "You divide by the multiplier: the loss multiplies by what it is given.",
             {"model.logit_scale.exp()": "1 / model.logit_scale.exp()"},
+        ),
+        Mistake(
+            "left in eval mode",
+            "The gradient is right, and the model is left in another mode than it came in.",
+            {"    optimizer.zero_grad()\n": "    model.eval()\n    optimizer.zero_grad()\n"},
+        ),
+        Mistake(
+            "step before backward, never cleared",
+            "The optimizer steps before the gradient is there, and `.grad` is never cleared: each "
+            "step uses the sum of all batches before.",
+            {
+                "    optimizer.zero_grad()\n": "",
+                "    loss.backward()\n    optimizer.step()": "    optimizer.step()\n"
+                "    loss.backward()",
+            },
+        ),
+        Mistake(
+            "only pictures ask",
+            "Each picture looks for its caption. And what does each caption look for?",
+            {
+                "loss = mh.contrastive_loss(image_features, text_features, "
+                "model.logit_scale.exp())": ONE_WAY
+            },
+        ),
+        Mistake(
+            "only captions ask",
+            "Each caption looks for its picture. And what does each picture look for?",
+            {
+                "loss = mh.contrastive_loss(image_features, text_features, "
+                "model.logit_scale.exp())": ONE_WAY.replace("(z,", "(z.T,")
+            },
+        ),
+        Mistake(
+            "not normalised",
+            "This loss compares dot products: long features count more. `mh.contrastive_loss` "
+            "gives each the length 1 first.",
+            {
+                "loss = mh.contrastive_loss(image_features, text_features, "
+                "model.logit_scale.exp())": NOT_NORMALISED
+            },
+        ),
+        Mistake(
+            "a multiplier of 100",
+            OWN_MULTIPLIER,
+            {"model.logit_scale.exp()": "100"},
+        ),
+        Mistake(
+            "a multiplier of 1 / 0.07",
+            OWN_MULTIPLIER,
+            {"model.logit_scale.exp()": "1 / 0.07"},
+        ),
+        Mistake(
+            "a new AdamW in each step",
+            OWN_OPTIMIZER,
+            {
+                "    optimizer.zero_grad()\n": "    optimizer = torch.optim.AdamW("
+                "model.parameters(), lr=1e-3)\n    optimizer.zero_grad()\n"
+            },
+        ),
+        Mistake(
+            "a new SGD in each step",
+            OWN_OPTIMIZER,
+            {
+                "    optimizer.zero_grad()\n": "    optimizer = torch.optim.SGD("
+                "model.parameters(), lr=1e-3)\n    optimizer.zero_grad()\n"
+            },
         ),
     ),
 )
@@ -331,6 +428,44 @@ def recall_at_k(similarity, k):
 """,
         ),
         Mistake(
+            "sorted the other way round",
+            "You sort the least similar caption first.",
+            """
+def recall_at_k(similarity, k):
+    own = torch.arange(len(similarity))[:, None]
+    return (similarity.argsort(dim=1)[:, :k] == own).any(dim=1).float().mean().item()
+""",
+        ),
+        Mistake(
+            "no caption left to compare with",
+            "Right, unless k is the number of captions: which position do you look at then?",
+            """
+def recall_at_k(similarity, k):
+    bar = similarity.sort(dim=1, descending=True).values[:, k]
+    return (similarity.diag() > bar).float().mean().item()
+""",
+        ),
+        Mistake(
+            "divided by k",
+            "You divide by k, too. How many right captions does a picture have?",
+            {".item()": ".item() / k"},
+        ),
+        Mistake(
+            "share of misses",
+            "This is the share of pictures whose caption is *not* among the first k.",
+            {"ranks <= k": "ranks > k"},
+        ),
+        Mistake(
+            "mean rank",
+            "This is the mean of the ranks. Asked is how many of them are good enough.",
+            {"(ranks <= k).float()": "ranks.float()"},
+        ),
+        Mistake(
+            "share of all pairs",
+            "You divide by the number of *pairs*. Asked is a share of the pictures.",
+            {".float().mean().item()": ".sum().item() / similarity.numel()"},
+        ),
+        Mistake(
             "the best caption only",
             "You ask which caption is first, whatever k is. And which of several equal ones is it?",
             """
@@ -424,6 +559,35 @@ had no say, so its number is an honest one.
             "one.",
             {'run["val"]': 'run["val"] + run["test"]'},
         ),
+        Mistake(
+            "the place of the run",
+            "This is the place of the run. Asked is a number in it.",
+            {
+                'max(runs, key=lambda run: run["val"])': "max(range(len(runs)), key=lambda i: "
+                'runs[i]["val"])',
+                'chosen["test"]': "chosen",
+            },
+        ),
+        Mistake(
+            "the smallest rate",
+            "You take the run with the smallest learning rate. Nothing says that it is the best.",
+            {'max(runs, key=lambda run: run["val"])': 'min(runs, key=lambda run: run["lr"])'},
+        ),
+        Mistake(
+            "the largest rate",
+            "You take the run with the largest learning rate. Nothing says that it is the best.",
+            {'run["val"]': 'run["lr"]'},
+        ),
+        Mistake(
+            "percent",
+            "The choice is right; your number is in percent, and those of the runs are shares.",
+            {'chosen["test"]': '100 * chosen["test"]'},
+        ),
+        Mistake(
+            "the worst on the test split",
+            "Careful, and no more honest: the test split chooses its own number here, too.",
+            {'max(runs, key=lambda run: run["val"])': 'min(runs, key=lambda run: run["test"])'},
+        ),
     ),
 )
 
@@ -445,7 +609,11 @@ forgets `zero_grad()`. What is the weight after three steps?
 gradient's usual size, the same mistake is harder to see.
 """,
     mistakes=(
-        Wrong("with zero_grad", "That is *with* `zero_grad()`: three steps of 0.2.", 0.4),
+        Wrong(
+            "with zero_grad",
+            "0.4 is three steps of 0.2. What is in `.grad` at the second step, and at the third?",
+            0.4,
+        ),
         Wrong("one step only", "That is after the first step.", 0.8),
         Wrong(
             "doubling",
@@ -453,6 +621,7 @@ gradient's usual size, the same mistake is harder to see.
             -0.4,
         ),
         Wrong("uphill", "Right in size, and in the wrong direction.", 2.2),
+        Wrong("without its sign", "Right in size. On which side of zero does it end?", 0.2),
         Wrong("no learning rate", "The learning rate is missing.", -11.0),
         Wrong("the way, not the place", "That is how far it went. Where did it start?", 1.2),
         Wrong("the way, with its sign", "That is the change. Where did it start?", -1.2),

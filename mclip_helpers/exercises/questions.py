@@ -53,7 +53,7 @@ class Question(Exercise):
         elif answer is None or answer is Ellipsis:
             return Finding(Kind.NOT_YET)
         elif not isinstance(answer, Mapping) or not parts.keys() <= answer.keys():
-            return Finding(Kind.PARTS, names=tuple(parts))
+            return _not_all_parts(answer, parts)
         else:
             given = answer
         open_parts = [part for part in parts if _is_open(given[part])]
@@ -117,6 +117,17 @@ ASKED: dict[type, str] = {
     tuple: "a pair of words",
     frozenset: "a set of names",
 }
+
+
+def _not_all_parts(answer: object, parts: Mapping) -> Finding:
+    """Of an answer that lacks some parts, or all; keys are given as they are shown."""
+    names = tuple(map(shown, parts))
+    keys = answer.keys() if isinstance(answer, Mapping) else ()
+    if not parts.keys() & keys:
+        return Finding(Kind.PARTS, names=names)
+    missing = tuple(shown(part) for part in parts if part not in keys)
+    unknown = tuple(shown(key) for key in keys if key not in parts)
+    return Finding(Kind.PARTS, names=names, missing=missing, unknown=unknown)
 
 
 def _bare(text: str) -> str:

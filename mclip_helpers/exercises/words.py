@@ -65,7 +65,7 @@ def _main(finding: Finding) -> str:
     if kind is Kind.RAISED:
         return _of_error(finding)
     if kind is Kind.NOT_YET and names:
-        return f"Still open: {', '.join(names)}."
+        return f"Still open: {_quoted(names)}."
     if kind is Kind.PARAMETERS:
         return (
             f"`{names[0]}` is called with {len(names) - 1} arguments: {', '.join(names[1:])}. "
@@ -98,10 +98,10 @@ def _main(finding: Finding) -> str:
             f"way through?"
         )
     if kind is Kind.PARTS:
-        return f"The answer is a dictionary with these keys: {', '.join(names)}."
+        return _of_parts(finding)
     if kind is Kind.NO_CHOICE:
         part = f"{names[0]}: " if names[0] else ""
-        return f"{part}{names[1]} is not among the choices: {', '.join(names[2:])}."
+        return f"{part}{names[1]} is not among the choices: {_quoted(names[2:])}."
     if finding.difference and not finding.inputs:
         return _of_question(finding.difference)
     return SAYS[kind]
@@ -152,6 +152,17 @@ def _of_change(finding: Finding) -> str:
         f"The result is right, but the call changes {_listed(finding.changed)}, and whoever passed "
         f"{_as_before(finding.changed)}. {look}"
     )
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _of_parts(finding: Finding) -> str:
+    if not finding.missing:
+        return f"The answer is a dictionary with these keys: {', '.join(finding.names)}."
+    unknown = f" Unknown: {', '.join(finding.unknown)}." if finding.unknown else ""
+    return f"Missing: {', '.join(finding.missing)}.{unknown}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -411,13 +411,20 @@ def test_parts_of_a_question():
     found = check({"Anna": "Detached ", "Ben": "?", "Carla": "?"})
     assert found.kind is Kind.NOT_YET and found.names == ("Ben", "Carla")
     assert found.parts_right == (1, 3)
-    assert sentences(found) == ["Still open: Ben, Carla.", "Right so far: 1 of 3 parts."]
+    assert sentences(found) == ['Still open: "Ben", "Carla".', "Right so far: 1 of 3 parts."]
     found = check({"Anna": "detached", "Ben": "detatched", "Carla": "?"})
     assert found.kind is Kind.NO_CHOICE
     said = sentences(found)[0]
-    assert said.startswith('Ben: "detatched" is not among the choices: detached, never called')
-    assert check("detached").kind is Kind.PARTS
-    assert check({"Anna": "detached"}).kind is Kind.PARTS
+    assert said.startswith('Ben: "detatched" is not among the choices: "detached", "never')
+    for answer, expected in {
+        "detached": 'The answer is a dictionary with these keys: "Anna", "Ben", "Carla".',
+        ("Anna", "Ben"): 'Missing: "Carla".',
+        ("Anna", "Benn", "Carl"): 'Missing: "Ben", "Carla". Unknown: "Benn", "Carl".',
+        ("anna",): 'The answer is a dictionary with these keys: "Anna", "Ben", "Carla".',
+    }.items():
+        given = dict.fromkeys(answer, "detached") if isinstance(answer, tuple) else answer
+        found = check(given)
+        assert found.kind is Kind.PARTS and sentences(found) == [expected]
     assert check({"Anna": 1, "Ben": [], "Carla": Untouchable()}).kind is Kind.NO_CHOICE
     assert check(None).kind is Kind.NOT_YET
 
