@@ -18,10 +18,11 @@ def _hits(k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def _tries(k: int) -> tuple[list[dict]]:
-    """Three ways with four rates each; the ways are best at different rates."""
+    """Three ways, or four, with four rates each; the ways are best at different rates."""
+    ways = ["heads", "LoRA", "full", "batch norm"][: 4 if k == 3 else 3]
     runs = []
     rates = [0.001, 0.003, 0.01, 0.03]
-    for w, way in enumerate(["heads", "LoRA", "full"]):
+    for w, way in enumerate(ways):
         best = (w + k) % 4
         for i, rate in enumerate(rates):
             val = 0.6 - 0.1 * abs(i - best) + 0.03 * torch.rand(1).item()
@@ -32,11 +33,14 @@ def _tries(k: int) -> tuple[list[dict]]:
 
 
 def _change(k: int) -> tuple[torch.Tensor, float]:
-    """A matrix of known singular values, and a share."""
+    """A matrix of known singular values, large ones or small ones, and a share."""
+    if k == 5:
+        return torch.eye(2), 0.5  # the share is reached exactly
     n = 4 + k
     left, right = (torch.linalg.qr(torch.randn(n, n))[0] for _ in range(2))
     values = torch.tensor([3.0, 2.2, 1.3, 1.0, 0.6, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05][:n])
     values[-1] *= k % 2  # in every other run one direction is not used at all
+    values *= 0.1 if k == 3 else 1.0
     return left @ values.diag() @ right, (0.9, 0.8, 0.95, 0.6)[k % 4]
 
 
@@ -202,6 +206,10 @@ OTHER_PICTURES = (
     "You draw other pictures for the new model than for the old one. Then the interval also holds "
     "the luck of the draw, and is too wide."
 )
+BELL_CURVE = (
+    "Close, by another method: a formula for a bell curve. Percentiles need no curve, and each row "
+    "of `drawn` gives one difference."
+)
 ENDS = (
     "You subtract the ends of two intervals. How far each model moves with the draw is not how far "
     "their *difference* does: what does one resample say of it?"
@@ -353,6 +361,53 @@ def interval(old, new, drawn):
 """,
         ),
         Mistake(
+            "a formula instead of resamples",
+            BELL_CURVE,
+            """
+def interval(old, new, drawn):
+    difference = new - old
+    middle, spread = difference.mean().item(), difference.std().item() / len(old) ** 0.5
+    return middle - 1.96 * spread, middle + 1.96 * spread
+""",
+        ),
+        Mistake(
+            "a formula with a rounded factor",
+            BELL_CURVE,
+            """
+def interval(old, new, drawn):
+    difference = new - old
+    middle, spread = difference.mean().item(), difference.std().item() / len(old) ** 0.5
+    return middle - 2 * spread, middle + 2 * spread
+""",
+        ),
+        Mistake(
+            "old model not resampled",
+            "The new model is measured on each draw, and the old one always on all pictures. Asked "
+            "is a difference on the *same* pictures.",
+            {"(new - old)[drawn].mean(dim=1)": "new[drawn].mean(dim=1) - old.mean()"},
+        ),
+        Mistake(
+            "a quarter at the lower end",
+            "Your lower end cuts off a quarter: how much is 2.5 %, as a share?",
+            {"quantile(0.025)": "quantile(0.25)"},
+        ),
+        Mistake(
+            "in points",
+            "The interval is right, in percentage points. `old` and `new` count shares, 0 to 1.",
+            {"mean(dim=1)": "mean(dim=1) * 100"},
+        ),
+        Mistake(
+            "sign dropped",
+            "You drop the sign: a resample in which the new model is worse counts as a gain.",
+            {"mean(dim=1)": "mean(dim=1).abs()"},
+        ),
+        Mistake(
+            "pictures of all draws in one heap",
+            "These are percentiles of single pictures, over all draws. What does one *resample* "
+            "say?",
+            {".mean(dim=1)": ".flatten()"},
+        ),
+        Mistake(
             "positions in the sorted row",
             "Nearly: of 200 sorted values, the percentile lies *between* two. `quantile` finds its "
             "place.",
@@ -473,8 +528,66 @@ def best_of_each(runs):
             "These are the rates that were chosen. Asked is how good the ways are with them.",
             {'run["test"] for way': 'run["lr"] for way'},
         ),
+        Mistake(
+            "ways listed by hand",
+            "These runs have a way that your list does not know. Where can the ways be read?",
+            """
+def best_of_each(runs):
+    best = {}
+    for way in ("heads", "LoRA", "full"):
+        mine = [run for run in runs if run["way"] == way]
+        best[way] = max(mine, key=lambda run: run["val"])["test"]
+    return best
+""",
+        ),
+        Mistake(
+            "validation compared with the kept test",
+            "You keep a number of the test split, and compare the next one of the validation split "
+            "with it. Which of its numbers made a run the best so far?",
+            """
+def best_of_each(runs):
+    best = {}
+    for run in runs:
+        if run["way"] not in best or run["val"] > best[run["way"]]:
+            best[run["way"]] = run["test"]
+    return best
+""",
+        ),
+        Mistake(
+            "one best for all ways",
+            "Your best so far is one for all ways: a run has to beat the other ways' runs, too.",
+            """
+def best_of_each(runs):
+    best, reported = 0, {}
+    for run in runs:
+        if run["val"] > best:
+            best = run["val"]
+            reported[run["way"]] = run["test"]
+    return reported
+""",
+        ),
+        Mistake(
+            "the rate that is best on average",
+            "You give all ways one rate, the best on average. Does it suit each of them?",
+            """
+def best_of_each(runs):
+    rates = {}
+    for run in runs:
+        rates.setdefault(run["lr"], []).append(run["val"])
+    rate = max(rates, key=lambda lr: sum(rates[lr]) / len(rates[lr]))
+    return {run["way"]: run["test"] for run in runs if run["lr"] == rate}
+""",
+        ),
     ),
 )
+
+BESIDE_THE_LARGEST = (
+    "You count those that are large beside the *largest*. Asked is a share of the sum."
+)
+ONE_SQUARE_TOO_MANY = (
+    "A square or a root too many on one side: on both sides, is it a share of a sum of *squares*?"
+)
+NO_SHARE = "What do all parts add up to in yours? A share ends at 1."
 
 DIRECTIONS = Program(
     id="06.4",
@@ -527,8 +640,22 @@ the table of ranks.
         ),
         Mistake(
             "each beside the largest",
-            "You count those that are large beside the *largest*. Asked is a share of the sum.",
+            BESIDE_THE_LARGEST,
             {"squares.cumsum(0) / squares.sum()": "1 - squares / squares[0]"},
+        ),
+        Mistake(
+            "values above a share of the largest",
+            BESIDE_THE_LARGEST,
+            """
+def count_directions(delta, share):
+    values = torch.linalg.svdvals(delta)
+    return int((values > share * values[0]).sum())
+""",
+        ),
+        Mistake(
+            "squares above a share of the largest",
+            BESIDE_THE_LARGEST,
+            {"1 + int((reached < share).sum())": "int((squares > share * squares[0]).sum())"},
         ),
         Mistake(
             "smallest first",
@@ -541,14 +668,64 @@ the table of ranks.
             {"1 + int((reached < share).sum())": "int((reached >= share).sum())"},
         ),
         Mistake(
-            "a share of the squares' root",
-            "You compare with the root of the share: squares twice.",
-            {"reached < share": "reached.sqrt() < share"},
+            "share squared",
+            ONE_SQUARE_TOO_MANY,
+            {"reached < share": "reached < share**2"},
+        ),
+        Mistake(
+            "root of the share",
+            ONE_SQUARE_TOO_MANY,
+            {"reached < share": "reached < share**0.5"},
         ),
         Mistake(
             "no share",
-            "You compare a sum of squares with the share itself. A share of what?",
+            NO_SHARE,
             {" / squares.sum()": ""},
+        ),
+        Mistake(
+            "share in percent",
+            "You divide the share by 100: it is 0 to 1 already.",
+            {"reached < share": "reached < share / 100"},
+        ),
+        Mistake(
+            "the share that is reached",
+            "This is the share that is reached. With how many directions?",
+            {"1 + int((reached < share).sum())": "reached[(reached < share).sum()].item()"},
+        ),
+        Mistake(
+            "a share of the number",
+            "You take a share of their *number*, as if all directions were equally strong.",
+            {"1 + int((reached < share).sum())": "math.ceil(share * len(squares))"},
+        ),
+        Mistake(
+            "one more where it is met exactly",
+            "A share that is reached exactly *is* reached: no further direction is needed.",
+            {"reached < share": "reached <= share"},
+        ),
+        Mistake(
+            "at most the share",
+            "You count those that stay *within* the share. It has to be reached.",
+            {"1 + int((reached < share).sum())": "int((reached <= share).sum())"},
+        ),
+        Mistake(
+            "fourth powers",
+            "You square twice: eigenvalues of ΔWᵀΔW, for one, are squares already.",
+            {"** 2": "** 4"},
+        ),
+        Mistake(
+            "eigenvalues",
+            "These are eigenvalues of ΔW. They are its singular values only where ΔW is symmetric "
+            "and none of them is negative.",
+            {
+                "torch.linalg.svdvals(delta)": "torch.linalg.eigvals(delta).abs()"
+                ".sort(descending=True).values"
+            },
+        ),
+        Mistake(
+            "rows instead of directions",
+            "These are the lengths of the rows. One direction moves all rows at once: which "
+            "numbers belong to directions?",
+            {"torch.linalg.svdvals(delta)": "delta.norm(dim=1).sort(descending=True).values"},
         ),
         Mistake(
             "squared too late",

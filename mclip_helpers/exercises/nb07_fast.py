@@ -10,40 +10,93 @@ from torch import nn
 from ..loss import contrastive_loss
 from .programs import INPUTS, Mistake, Program
 from .questions import Question, Wrong
+from .values import Said
 
 
 def _tower_and_batch(k: int) -> tuple[nn.Linear, torch.Tensor, torch.Tensor, int]:
     """A tower of one layer, pictures, the features of their captions, and a chunk size."""
-    n = 4 + k
+    n = 5 + k  # at least three chunks
     return nn.Linear(3, 4), torch.randn(n, 3), torch.randn(n, 4), 2 + k // 4
+
+
+class Graphs:
+    """How many pictures' graphs are alive, and the most that there were at once.
+
+    A graph lives as long as what it has saved for `backward`: the pictures are handed to it in an
+    object that counts until it is dropped.
+    """
+
+    def __init__(self) -> None:
+        self.alive = self.waited = self.called = 0
+
+    def encoded(self, tower: nn.Module, part: torch.Tensor) -> torch.Tensor:
+        """The features of some pictures; their graph is counted, if they have one."""
+        self.look()
+
+        def pack(saved: torch.Tensor) -> object:
+            return Kept(saved, self) if saved.data_ptr() == part.data_ptr() else saved
+
+        def unpack(saved: object) -> torch.Tensor:
+            return saved.tensor if isinstance(saved, Kept) else saved  # type: ignore[return-value]
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            features = tower(part)
+        self.called = max(self.called, len(part) if features.requires_grad else 0)
+        return features
+
+    def look(self) -> None:
+        """Note how many graphs are waiting while something new begins."""
+        self.waited = max(self.waited, self.alive)
+
+
+class Kept:
+    """A tensor of pictures that a graph has saved."""
+
+    def __init__(self, tensor: torch.Tensor, graphs: Graphs) -> None:
+        self.tensor, self.graphs = tensor, graphs
+        graphs.alive += len(tensor)
+
+    def __del__(self) -> None:
+        self.graphs.alive -= len(self.tensor)
 
 
 def use_cached(
     answer: Callable, tower: nn.Linear, pictures: torch.Tensor, texts: torch.Tensor, chunk: int
 ) -> dict[str, object]:
-    """The gradient of the tower, and how many pictures were in the graph at once."""
-    kept = [0]
+    """The loss, the gradient of the tower, and how many pictures were in the graph at once."""
+    graphs, arrived = Graphs(), [False]
 
     def encode(part: torch.Tensor) -> torch.Tensor:
-        features = tower(part)
-        if features.requires_grad:
-            kept[0] = max(kept[0], len(part))
-        return features
+        return graphs.encoded(tower, part)
+
+    def note(_: torch.Tensor) -> None:
+        arrived[0] = True
 
     def loss_of(features: torch.Tensor) -> torch.Tensor:
+        graphs.look()
+        if features.requires_grad:
+            features.register_hook(note)
         return contrastive_loss(features, texts, 5.0)
 
+    def beside_chunk(count: int) -> str:
+        return Said("at most `chunk`" if count <= chunk else "more than `chunk`")
+
     loss = answer(encode, pictures, loss_of, chunk)
+    gradient = tower.weight.grad
     return {
-        "gradient of the weights": tower.weight.grad,
-        "loss": None if loss is None else float(loss),
-        "most pictures with a graph at once": kept[0],
+        "loss": loss.detach() if isinstance(loss, torch.Tensor) else loss,
+        "gradient of the weights": torch.zeros(4, 3) if gradient is None else gradient,
+        "gradient of the features": Said("computed" if arrived[0] else "not computed"),
+        "pictures of one call that have a graph": beside_chunk(graphs.called),
+        # The last chunk's graph may still be in a variable when the next one begins.
+        "pictures whose graph waits for others": beside_chunk(graphs.waited),
     }
 
 
 def _two_gradients(k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two gradients; in one run they point away from each other."""
     right = torch.randn(3 + k)
-    return 0.4 * right + 0.3 * torch.randn(3 + k), right
+    return (-0.4 if k == 3 else 0.4) * right + 0.3 * torch.randn(3 + k), right
 
 
 def _for_a_key(k: int) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -52,7 +105,7 @@ def _for_a_key(k: int) -> tuple[torch.Tensor, torch.Tensor, int]:
     The last pictures are so many that a printed tensor would be shortened.
     """
     count = 2 + k if k < INPUTS - 1 else 400
-    pixels = torch.randint(1, 256, (count, 2, 2), dtype=torch.uint8)
+    pixels = torch.randint(1, 255, (count, 2, 2), dtype=torch.uint8)
     return pixels, torch.randint(1, 9, (4,)).float(), 32 + k
 
 
@@ -64,23 +117,34 @@ def use_key(
     if first is None:
         return {"the same again gets the same key": None}  # type: ignore[dict-item]
     hash(first)
-    darker, brighter = pixels.clone(), pixels.clone()
+    darker, brighter, crossed, turned = (pixels.clone() for _ in range(4))
     darker[len(darker) // 2, 0, 0] -= 1
     brighter[0, 0, 0] -= 1
-    brighter[-1, -1, -1] += 1 if pixels[-1, -1, -1] < 255 else 0
+    brighter[-1, -1, -1] += 1
+    crossed[0] += torch.tensor([[1, -1], [-1, 1]]).to(torch.uint8)  # −1 is 255: it wraps around
+    turned[0] = pixels[0].rot90(2)
+    one, other = pixels.clone(), pixels.clone()
+    one[0, 0] = torch.tensor([1, 12])
+    other[0, 0] = torch.tensor([11, 2])
     moved = weights.clone()
-    moved[1] += 1e-3
+    moved[1] += 1e-4
     swapped = weights.flip(0)
     return {
         "the same again gets the same key": answer(pixels.clone(), weights.clone(), side) == first,
+        "the same tensors get the same key": answer(pixels, weights, side) == first,
         "one pixel changed": answer(darker, weights, side) != first,
         "two pixels changed, the sum not": answer(brighter, weights, side) != first,
+        "four pixels changed, no sum of a row or column": answer(crossed, weights, side) != first,
+        "pixels of a picture in another order": answer(turned, weights, side) != first
+        or bool((turned == pixels).all()),
+        "1 and 12 instead of 11 and 2": answer(one, weights, side) != answer(other, weights, side),
         "pictures in another order": answer(pixels.flip(0), weights, side) != first,
         "one picture less": answer(pixels[:-1], weights, side) != first,
         "one weight changed a little": answer(pixels, moved, side) != first,
         "weights in another order": answer(pixels, swapped, side) != first
         or bool((swapped == weights).all()),
         "another size of the transform": answer(pixels, weights, side + 1) != first,
+        "a size that is larger by 256": answer(pixels, weights, side + 256) != first,
     }
 
 
@@ -93,6 +157,10 @@ def _convolution(
     var[0] = 2e-5  # a channel that hardly varies: there ε counts
     return torch.randn(out, 3, 2, 2), torch.randn(out), var, torch.randn(out), torch.randn(out)
 
+
+NO_BACKWARD = "The loss is right, and `.grad` is still empty: who carries it back?"
+CHANGES = "can change, so it can't be a key. What holds the same and can't change?"
+SUMS = "Sums and means do not notice the order, nor two changes that cancel."
 
 CACHED = Program(
     id="07.1",
@@ -152,6 +220,74 @@ def cached_step(encode, pictures, loss_of, chunk):
                 "parts])\n    features.requires_grad_()": "    features = torch.cat([encode(part) "
                 "for part in parts])\n    features.retain_grad()"
             },
+        ),
+        Mistake(
+            "graphs wait for one another",
+            "The gradient is right, but each chunk's graph waits until all chunks are through: at "
+            "the end all pictures are in it. What of a chunk does the loss need?",
+            """
+def cached_step(encode, pictures, loss_of, chunk):
+    loss = loss_of(torch.cat([encode(part) for part in pictures.split(chunk)]))
+    loss.backward()
+    return loss.detach()
+""",
+        ),
+        Mistake(
+            "chunk losses added up",
+            "`loss_of` wants all features at once: chunks that are compared only among themselves "
+            "were section 7's other gradient.",
+            """
+def cached_step(encode, pictures, loss_of, chunk):
+    total = 0
+    for part in pictures.split(chunk):
+        loss = loss_of(encode(part))
+        loss.backward()
+        total += loss.detach()
+    return total
+""",
+        ),
+        Mistake(
+            "the rest left out",
+            "Whole chunks only: the pictures that are left over at the end don't reach the loss.",
+            {
+                "parts = pictures.split(chunk)": "parts = [part for part in pictures.split(chunk) "
+                "if len(part) == chunk]"
+            },
+        ),
+        Mistake(
+            "only the loss, without a graph",
+            NO_BACKWARD,
+            """
+def cached_step(encode, pictures, loss_of, chunk):
+    with torch.no_grad():
+        return loss_of(torch.cat([encode(part) for part in pictures.split(chunk)]))
+""",
+        ),
+        Mistake(
+            "only the loss, chunk by chunk",
+            NO_BACKWARD,
+            """
+def cached_step(encode, pictures, loss_of, chunk):
+    return loss_of(torch.cat([encode(part) for part in pictures.split(chunk)])).detach()
+""",
+        ),
+        Mistake(
+            "only the loss, all at once",
+            NO_BACKWARD,
+            """
+def cached_step(encode, pictures, loss_of, chunk):
+    return loss_of(encode(pictures)).detach()
+""",
+        ),
+        Mistake(
+            "features instead of their gradient",
+            "The second pass starts from the features themselves. What did the loss say of them?",
+            {"backward(gradient)": "backward(encode(part).detach())"},
+        ),
+        Mistake(
+            "uphill",
+            "Right in size, and in the wrong direction: where does a minus come in?",
+            {"backward(gradient)": "backward(-gradient)"},
         ),
         Mistake(
             "no second pass",
@@ -293,9 +429,52 @@ def best_factor(added: torch.Tensor, right: torch.Tensor) -> tuple[float, float]
         ),
         Mistake(
             "lengths compared",
-            "The factor is right; what is left compares two lengths. Two vectors of one length can "
-            "point apart.",
+            "The factor is right; what is left is one minus a cosine, or a difference of two "
+            "lengths: the same number. How long is the difference vector itself?",
             {"(factor * added - right).norm()": "((factor * added).norm() - right.norm()).abs()"},
+        ),
+        Mistake(
+            "one minus the cosine",
+            "The factor is right; what is left is one minus a cosine. How long is the difference "
+            "vector itself?",
+            {
+                "(factor * added - right).norm() / right.norm()": "1 - F.cosine_similarity(added, "
+                "right, dim=0)"
+            },
+        ),
+        Mistake(
+            "sign dropped",
+            "The two can point away from each other. Which sign has the factor then?",
+            {"(added @ right) / (added @ added)": "((added @ right) / (added @ added)).abs()"},
+        ),
+        Mistake(
+            "divided by the length once",
+            "You divide by the length of `added` once. How often is it in f · `added`, and in your "
+            "f?",
+            {"(added @ added)": "added.norm()"},
+        ),
+        Mistake(
+            "percent",
+            "The factor is right; what is left is in percent. Asked is a share.",
+            {" / right.norm()": " / right.norm() * 100"},
+        ),
+        Mistake(
+            "the other way round",
+            "Yours brings `right` closest to `added`. Asked is the other way round.",
+            {
+                "(added @ added)": "(right @ right)",
+                "(factor * added - right).norm() / right.norm()": "(factor * right - added).norm() "
+                "/ added.norm()",
+            },
+        ),
+        Mistake(
+            "absolute values",
+            "The factor is right; what is left adds up absolute values. A length has squares and a "
+            "root.",
+            {
+                "(factor * added - right).norm() / right.norm()": "(factor * added - right).abs()"
+                ".sum() / right.abs().sum()"
+            },
         ),
         Mistake(
             "in the other order",
@@ -390,6 +569,86 @@ another stem is another file, and the old one is not touched.
             "first picture only",
             "Only the first picture is in the key.",
             {"pixels.numpy()": "pixels[0].numpy()"},
+        ),
+        Mistake(
+            "side in one byte",
+            "A byte ends at 255 and begins anew: what are 32 and 288 to it?",
+            {"tobytes(), side": "tobytes(), side % 256"},
+        ),
+        Mistake(
+            "text without separators",
+            "Numbers are written one after the other: where does one end, and the next begin?",
+            """
+def cache_key(pixels, weights, side):
+    numbers = [*pixels.flatten().tolist(), *weights.flatten().tolist(), side]
+    return "".join(map(str, numbers))
+""",
+        ),
+        Mistake(
+            "sums of both",
+            SUMS,
+            {
+                "pixels.numpy().tobytes(), weights.numpy().tobytes()": "int(pixels.sum()), "
+                "weights.sum().item()"
+            },
+        ),
+        Mistake(
+            "sum of each picture",
+            SUMS,
+            {"pixels.numpy().tobytes()": "tuple(pixels.sum((1, 2)).tolist())"},
+        ),
+        Mistake(
+            "sums of rows, columns and pictures",
+            SUMS,
+            {
+                "pixels.numpy().tobytes()": "tuple(pixels.sum((0, 1)).tolist()), "
+                "tuple(pixels.sum((0, 2)).tolist()), tuple(pixels.sum((1, 2)).tolist())"
+            },
+        ),
+        Mistake(
+            "sorted",
+            "Sorted, the numbers have lost their places: other pictures have the same ones.",
+            {
+                "pixels.numpy().tobytes(), weights.numpy().tobytes()": "tuple(sorted("
+                "pixels.flatten().tolist())), tuple(sorted(weights.tolist()))"
+            },
+        ),
+        Mistake(
+            "place in memory",
+            "`data_ptr` is the place in memory: the same numbers elsewhere get another key, and "
+            "what is changed in place keeps its own.",
+            {
+                "pixels.numpy().tobytes(), weights.numpy().tobytes()": "pixels.data_ptr(), "
+                "weights.data_ptr()"
+            },
+        ),
+        Mistake(
+            "another key each time",
+            "Called twice with the same arguments, it gives two keys.",
+            {"pixels.numpy().tobytes(), weights.numpy().tobytes(), side": "torch.rand(()).item()"},
+        ),
+        Mistake(
+            "always the same key",
+            "This key never changes. What may change?",
+            {"pixels.numpy().tobytes(), weights.numpy().tobytes(), side": '"features"'},
+        ),
+        Mistake(
+            "a list",
+            f"A list {CHANGES}",
+            {"pixels.numpy().tobytes(), weights": "pixels.tolist(), weights"},
+        ),
+        Mistake(
+            "a dictionary",
+            f"A dictionary {CHANGES}",
+            {
+                "pixels.numpy().tobytes(), weights.numpy().tobytes(), side": '{"pixels": '
+                'pixels.numpy().tobytes(), "weights": weights.numpy().tobytes(), "side": side}'
+            },
+        ),
+        Mistake(
+            "an array",
+            f"An array {CHANGES}",
+            {"pixels.numpy().tobytes(), weights": "pixels.numpy(), weights"},
         ),
         Mistake(
             "pictures as a set",
@@ -519,6 +778,32 @@ there is nothing to fold.
             "gamma left out of the bias",
             "The kernel is right. In the formula, gamma multiplies what the mean leaves, too.",
             {"beta - mean * factor": "beta - mean / (var + 1e-5).sqrt()"},
+        ),
+        Mistake(
+            "root multiplied",
+            "The root divides.",
+            {"gamma / (var": "gamma * (var"},
+        ),
+        Mistake(
+            "no root in the bias",
+            "The kernel is right. In the bias, what divides the mean?",
+            {"beta - mean * factor": "beta - mean * gamma"},
+        ),
+        Mistake(
+            "ε left out of the bias",
+            "The kernel is right. In the bias, a channel that hardly varies gets too much: what is "
+            "added to the variance?",
+            {"beta - mean * factor": "beta - mean * gamma / var.sqrt()"},
+        ),
+        Mistake(
+            "gamma and beta exchanged",
+            "gamma and beta have changed places: which of the two multiplies?",
+            {"gamma / (var": "beta / (var", "beta - mean": "gamma - mean"},
+        ),
+        Mistake(
+            "bias of the wrong sign",
+            "The kernel is right, and the bias has the wrong sign.",
+            {"beta - mean * factor": "mean * factor - beta"},
         ),
         Mistake(
             "kernel divided",

@@ -67,7 +67,6 @@ EQUIVALENT: dict[str, dict[str, str]] = {
     },
     "06.4": {
         "reached = squares.cumsum(-1) / squares.sum()": "a vector's only axis is its last",
-        "return 1 + int((reached <= share).sum())": "no share is met to the last bit",
     },
     "07.1": {"return loss": SAME_FORM},
     "07.2": {
