@@ -102,6 +102,73 @@ def worst_cosine(ours: torch.Tensor, theirs: torch.Tensor) -> float:
             },
         ),
         Mistake(
+            "distance of the worst row",
+            "The right row; and this is one minus its cosine. Asked is the cosine itself.",
+            {
+                "F.cosine_similarity(ours, theirs, dim=1).min()": "(1 - F.cosine_similarity(ours, "
+                "theirs, dim=1)).max()"
+            },
+        ),
+        Mistake(
+            "length of the whole matrix",
+            "You divide by the length of the whole matrix. How long is each *row*?",
+            {
+                "F.cosine_similarity(ours, theirs, dim=1)": "(ours / ours.norm() * theirs "
+                "/ theirs.norm()).sum(dim=1)"
+            },
+        ),
+        Mistake(
+            "mean instead of a sum",
+            "You average the products of a row. What does a dot product do with them?",
+            {
+                "F.cosine_similarity(ours, theirs, dim=1)": "(F.normalize(ours, dim=1) "
+                "* F.normalize(theirs, dim=1)).mean(dim=1)"
+            },
+        ),
+        Mistake(
+            "single products",
+            "This is the smallest of single products. What does a dot product do with those of a "
+            "row?",
+            {
+                "F.cosine_similarity(ours, theirs, dim=1)": "(F.normalize(ours, dim=1) "
+                "* F.normalize(theirs, dim=1))"
+            },
+        ),
+        Mistake(
+            "squared lengths",
+            "You divide by squared lengths: where is the root?",
+            {
+                "F.cosine_similarity(ours, theirs, dim=1)": "((ours * theirs).sum(dim=1) "
+                "/ (ours.square().sum(dim=1) * theirs.square().sum(dim=1)))"
+            },
+        ),
+        Mistake(
+            "starts at zero",
+            "Your search starts from 0: can a positive cosine ever replace it?",
+            {
+                "F.cosine_similarity(ours, theirs, dim=1).min().item()": "min(0.0, "
+                "F.cosine_similarity(ours, theirs, dim=1).min().item())"
+            },
+        ),
+        Mistake(
+            "cut off at zero",
+            "You cut off below 0, where the worst cosines are.",
+            {"dim=1).min()": "dim=1).clamp(min=0).min()"},
+        ),
+        Mistake(
+            "first row only",
+            "Only the first picture is compared. Which one is the worst?",
+            {".min()": "[0]"},
+        ),
+        Mistake(
+            "mean subtracted",
+            "You subtract each row's mean first: that is a correlation, and another angle.",
+            {
+                "(ours, theirs, dim=1)": "(ours - ours.mean(1, keepdim=True), theirs "
+                "- theirs.mean(1, keepdim=True), dim=1)"
+            },
+        ),
+        Mistake(
             "all of them",
             "These are all cosines. Which one decides?",
             {".min().item()": ""},
@@ -128,6 +195,11 @@ def worst_cosine(ours: torch.Tensor, theirs: torch.Tensor) -> float:
             },
         ),
     ),
+)
+
+SCRAMBLED = (
+    "The shape is right, and the numbers of one pixel no longer belong together: what moves axes, "
+    "and does not only count anew?"
 )
 
 TRANSFORM = Program(
@@ -190,9 +262,110 @@ gate compares features, and when they part it looks at the pixels first (section
         ),
         Mistake(
             "reshaped instead of permuted",
-            "The shape is right and the picture is scrambled: `reshape` leaves the numbers in "
-            "their order.",
+            SCRAMBLED,
             {".permute(2, 0, 1)": ".reshape(3, *pixels.shape[:2])"},
+        ),
+        Mistake(
+            "reshaped first",
+            SCRAMBLED,
+            """
+def to_tensor(pixels, mean, std):
+    numbers = pixels.reshape(3, *pixels.shape[:2]).float() / 255
+    return (numbers - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+""",
+        ),
+        Mistake(
+            "neither mean nor deviation",
+            "The numbers go from 0 to 1, and so far that is right. What is still asked?",
+            {"((numbers - torch.tensor(mean)) / torch.tensor(std))": "numbers"},
+        ),
+        Mistake(
+            "no brackets",
+            "The mean alone is divided by the deviation: which comes first, − or /?",
+            {"(numbers - torch.tensor(mean)) /": "numbers - torch.tensor(mean) /"},
+        ),
+        Mistake(
+            "mean added",
+            "You add the mean.",
+            {"numbers - ": "numbers + "},
+        ),
+        Mistake(
+            "divided by the largest",
+            "You divide by this picture's brightest number: white is the same byte in every "
+            "picture.",
+            {"pixels.float() / 255": "pixels.float() / pixels.max()"},
+        ),
+        Mistake(
+            "stretched to 0…1",
+            "You stretch each picture by its own darkest and brightest number: 0 and 1 should mean "
+            "the same in every picture.",
+            {
+                "pixels.float() / 255": "(pixels.float() - pixels.min()) / (pixels.max() "
+                "- pixels.min())"
+            },
+        ),
+        Mistake(
+            "the picture's own mean and deviation",
+            "These are this picture's own mean and deviation. The model was trained with the same "
+            "numbers for all.",
+            {
+                "torch.tensor(mean)": "numbers.mean(dim=(0, 1))",
+                "torch.tensor(std)": "numbers.std(dim=(0, 1))",
+            },
+        ),
+        Mistake(
+            "constants of CLIP",
+            "Your mean and deviation are constants. Other models have others: where do they come "
+            "in?",
+            {
+                "torch.tensor(mean)": "torch.tensor([0.48145466, 0.4578275, 0.40821073])",
+                "torch.tensor(std)": "torch.tensor([0.26862954, 0.26130258, 0.27577711])",
+            },
+        ),
+        Mistake(
+            "the first mean for all",
+            "Red is right; green and blue get the numbers of red.",
+            {"torch.tensor(mean)": "mean[0]", "torch.tensor(std)": "std[0]"},
+        ),
+        Mistake(
+            "means averaged",
+            "You average over the colours: each has a mean and a deviation of its own.",
+            {"torch.tensor(mean)": "sum(mean) / 3", "torch.tensor(std)": "(sum(std) / 3)"},
+        ),
+        Mistake(
+            "deviation squared",
+            "You divide by the deviation's square.",
+            {"/ torch.tensor(std)": "/ torch.tensor(std) ** 2"},
+        ),
+        Mistake(
+            "−1…1 before the mean",
+            "Your numbers go from −1 to 1. The mean is meant for numbers of 0…1.",
+            {"pixels.float() / 255": "2 * pixels.float() / 255 - 1"},
+        ),
+        Mistake(
+            "divided twice",
+            "White should be 1, and is 1/255 here: you divide twice.",
+            {"/ 255": "/ 255 / 255"},
+        ),
+        Mistake(
+            "bytes permuted, and no more",
+            "The axes are right, and the numbers are still bytes.",
+            {"((numbers - torch.tensor(mean)) / torch.tensor(std))": "pixels"},
+        ),
+        Mistake(
+            "cut off to 0…1",
+            "You cut off below 0 and above 1: less than the mean is less than 0.",
+            {".permute(2, 0, 1)": ".permute(2, 0, 1).clamp(0, 1)"},
+        ),
+        Mistake(
+            "colours and their means exchanged",
+            "Each colour gets its own mean; then blue comes first. Which order is asked?",
+            {".permute(2, 0, 1)": ".permute(2, 0, 1).flip(0)"},
+        ),
+        Mistake(
+            "upside down",
+            "The colours are right, and the picture stands on its head.",
+            {".permute(2, 0, 1)": ".permute(2, 0, 1).flip(1)"},
         ),
         Mistake(
             "height and width exchanged",
