@@ -23,26 +23,32 @@ class Graphs:
     """How many pictures' graphs are alive, and the most that there were at once.
 
     A graph lives as long as what it has saved for `backward`: the pictures are handed to it in an
-    object that counts until it is dropped.
+    object that counts until it is dropped. The hooks are around the whole answer, so that what
+    saves by other means, such as PyTorch's checkpoints, goes before them.
     """
 
     def __init__(self) -> None:
         self.alive = self.waited = self.called = 0
+        self.part = torch.empty(0)
 
     def encoded(self, tower: nn.Module, part: torch.Tensor) -> torch.Tensor:
         """The features of some pictures; their graph is counted, if they have one."""
         self.look()
-
-        def pack(saved: torch.Tensor) -> object:
-            return Kept(saved, self) if saved.data_ptr() == part.data_ptr() else saved
-
-        def unpack(saved: object) -> torch.Tensor:
-            return saved.tensor if isinstance(saved, Kept) else saved  # type: ignore[return-value]
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-            features = tower(part)
+        self.part = part
+        features = tower(part)
+        self.part = torch.empty(0)
         self.called = max(self.called, len(part) if features.requires_grad else 0)
         return features
+
+    def hooks(self) -> torch.autograd.graph.saved_tensors_hooks:
+        def pack(saved: torch.Tensor) -> object:
+            of_part = self.part.numel() and saved.data_ptr() == self.part.data_ptr()
+            return Kept(saved, self) if of_part else saved
+
+        def unpack(saved: torch.Tensor | Kept) -> torch.Tensor:
+            return saved.tensor if isinstance(saved, Kept) else saved
+
+        return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 
     def look(self) -> None:
         """Note how many graphs are waiting while something new begins."""
@@ -81,7 +87,8 @@ def use_cached(
     def beside_chunk(count: int) -> str:
         return Said("at most `chunk`" if count <= chunk else "more than `chunk`")
 
-    loss = answer(encode, pictures, loss_of, chunk)
+    with graphs.hooks():
+        loss = answer(encode, pictures, loss_of, chunk)
     gradient = tower.weight.grad
     return {
         "loss": loss.detach() if isinstance(loss, torch.Tensor) else loss,

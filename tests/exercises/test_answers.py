@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from mclip_helpers.exercises import Exercise, Finding, Kind, Mistake, Program, exercise
 from mclip_helpers.exercises.values import difference, plain
 from mclip_helpers.exercises.words import SAYS, TITLES, sentences
+from mclip_helpers.loss import contrastive_loss
 
 LOSS, GRADIENT, SEARCH = exercise("03.1"), exercise("03.3"), exercise("01.1")
 LAYER, DEAD, MERGE, TWINS = exercise("02.1"), exercise("02.5"), exercise("02.3"), exercise("03.6")
@@ -400,6 +402,44 @@ def test_what_it_prints_is_shown_once(capsys):
 
     assert GRADIENT.finding(talks).is_right
     assert capsys.readouterr().out == "here I am\n"
+
+
+def test_a_graph_that_waits_is_counted_and_one_that_is_made_anew_is_not():
+    def with_checkpoints(encode, pictures, loss_of, chunk):
+        parts = [checkpoint(encode, p, use_reentrant=False) for p in pictures.split(chunk)]
+        loss = loss_of(torch.cat(parts))
+        loss.backward()
+        return loss.detach()
+
+    def cached(encode, pictures, loss_of, chunk, wait):
+        parts, graphs, kept = pictures.split(chunk), [], []
+        for part in parts:
+            features = encode(part)  # of the last part, still there when the next one is encoded
+            kept.append(features.detach())
+            graphs += [features] if wait else []
+        leaf = torch.cat(kept).requires_grad_()
+        loss = loss_of(leaf)
+        loss.backward()
+        graphs = graphs if wait else map(encode, parts)
+        for features, gradient in zip(graphs, leaf.grad.split(chunk), strict=True):
+            features.backward(gradient)
+        return loss
+
+    check = exercise("07.1").finding
+    assert check(with_checkpoints).is_right
+    assert check(lambda *given: cached(*given, wait=False)).is_right
+    assert check(lambda *given: cached(*given, wait=True)).mistake == "graphs wait for one another"
+
+
+def test_a_model_is_used_as_open_clip_lets_one_use_it():
+    def train_step(model, optimizer, images, tokens):
+        optimizer.zero_grad()
+        loss = contrastive_loss(*model(images, tokens))
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    assert exercise("05.1").finding(train_step).is_right
 
 
 # ----------------------------------------------------------------------------------- questions
