@@ -621,7 +621,6 @@ gradient's usual size, the same mistake is harder to see.
             -0.4,
         ),
         Wrong("uphill", "Right in size, and in the wrong direction.", 2.2),
-        Wrong("without its sign", "Right in size. On which side of zero does it end?", 0.2),
         Wrong("no learning rate", "The learning rate is missing.", -11.0),
         Wrong("the way, not the place", "That is how far it went. Where did it start?", 1.2),
         Wrong("the way, with its sign", "That is the change. Where did it start?", -1.2),

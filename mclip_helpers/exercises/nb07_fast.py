@@ -41,6 +41,8 @@ class Graphs:
         return features
 
     def hooks(self) -> torch.autograd.graph.saved_tensors_hooks:
+        """A block in which graphs that save pictures are counted."""
+
         def pack(saved: torch.Tensor) -> object:
             of_part = self.part.numel() and saved.data_ptr() == self.part.data_ptr()
             return Kept(saved, self) if of_part else saved
@@ -614,8 +616,9 @@ def cache_key(pixels, weights, side):
             },
         ),
         Mistake(
-            "sorted",
-            "Sorted, the numbers have lost their places: other pictures have the same ones.",
+            "places lost",
+            "Yours sees which numbers there are, and not where: others have the same ones in other "
+            "places.",
             {
                 "pixels.numpy().tobytes(), weights.numpy().tobytes()": "tuple(sorted("
                 "pixels.flatten().tolist())), tuple(sorted(weights.tolist()))"
