@@ -113,6 +113,13 @@ assert buffers["plain"] > 0 and lost > 0.005
     },
     "03_contrastive_loss": {
         "cell-07": "assert not torch.allclose(lengths, torch.ones_like(lengths), atol=0.1)",
+        # For the picture of the drum and for its caption the model prefers another.
+        "cell-11": "assert [captions[i] for i in range(N) if choices[i] != i] == ['drum']",
+        "cell-23": """
+_drum = [(s * cosines[two[1]]).softmax(0)[two[1]] for s in scales.values()]
+assert captions[two[1]] == "drum" and _drum[0] < _drum[1]
+assert captions[cosines[:, two[1]].argmax()] == "strawberry"
+""",
         # Knowing nothing costs ln N; random bets at the model's own sharpness cost more.
         "cell-29": """
 assert all(abs(m["all equal"] - m["ln N"]) < 1e-3 for m in measured)
@@ -137,13 +144,18 @@ assert F.cross_entropy(z.T, labels) > math.log(N) - 1e-4
         "cell-53": """
 assert all(float(row[2]) < float(row[1]) / 2 for row in rows)
 _found = [float(row[3][:-1]) for row in rows]
-assert _found[1] < 30 and _found[0] == _found[2] == _found[3] == 100
+assert _found[1] < 30 and _found[0] == _found[2] == 100
 """,
     },
     "04_follow_the_gradient": {
         # It ends in zero for A, as on paper, and not for B.
         "cell-09": """
 assert {g.name: g.norm > 0 for g in tape.graph.gradients} == {"A": False, "B": True}
+_names = [node.operation for node in tape.graph.nodes]
+assert sorted(_names) == sorted(
+    ["MulBackward0"] * 4 + ["AddBackward0", "SubBackward0"] + ["AccumulateGrad"] * 2
+)
+assert all(dot.source.count(name) == _names.count(name) for name in set(_names))
 """,
         # The last made runs first.
         "cell-14": """
@@ -162,10 +174,12 @@ assert _order.index("loss_img") < _order.index("logits_per_image")
         # … and after one step of every adapter.
         "cell-44": "assert new_loss < loss",
         # Where the norm jumps: at the scale, at the normalisation, at the factor of a block.
-        "cell-54i": """
-_at = [row[2].rpartition(".")[2] for row in rows]
-assert [row[1] for row in rows[:2]] == ["MulBackward0", "DivBackward0"]
-assert _at[:2] == ["(the loss)"] * 2 and any(name.startswith("layer_scale") for name in _at)
+        "cell-54": """
+_pairs = list(zip(path.nodes, path.nodes[1:]))
+_jumps = [a for a, b in _pairs if not 1 / 5 < b.norm_in / a.norm_in < 5]
+assert [node.operation for node in _jumps] == ["MulBackward0", "DivBackward0", "MulBackward0"]
+assert [node.where for node in _jumps[:2]] == ["", ""]
+assert _jumps[2].where.endswith("layer_scale_1")
 """,
         "cell-60": "assert of_all > 2 * kept",
         # Anna's image tower and Ben's last layer are dead, though each loss falls.
@@ -181,6 +195,12 @@ assert [bool(recordings[n].gradients.forgotten) for n in recordings] == [False, 
 _causes = [mh.Cause.CUT_OFF, mh.Cause.NOT_CALLED, mh.Cause.NOT_IN_OPTIMIZER]
 for _graph, _cause in zip(recordings.values(), _causes, strict=True):
     assert _graph.gradients.causes() & set(_causes) == {_cause}
+""",
+        # What the solution of "Your own question" says of nano.
+        "cell-83": """
+_norms = dict(step_1.norms().towers["text"])
+assert min(_norms, key=_norms.get) == "resblocks.2" and abs(_norms["resblocks.2"] - 0.079) < 1e-3
+assert 2.15e6 < step_1.saved.by("blocks")["text: resblocks.2"] < 2.25e6
 """,
     },
     "05_train": {
