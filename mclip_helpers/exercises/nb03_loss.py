@@ -89,13 +89,6 @@ def _scores_and_groups(k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return z.requires_grad_(), groups
 
 
-# What a check says of an input that was changed, for those that autograd does not let be changed.
-IN_PLACE = (
-    "You change {} in place. Whoever passed them still needs them, and autograd refuses. Look for "
-    "+=, /=, [...] =, or a name that ends with _, and make a new tensor instead."
-)
-
-
 FROM_FEATURES = Program(
     id="03.1",
     title="The loss, from raw features",
@@ -232,11 +225,6 @@ belong together row by row.
             "The number is right, but no gradient reaches θ: the temperature would never learn.",
             {"log_scale.exp()": "log_scale.exp().item()"},
         ),
-        Mistake(
-            "features changed in place",
-            IN_PLACE.format("the features"),
-            {"    u = image_features /": "    u = image_features\n    u /="},
-        ),
     ),
 )
 
@@ -361,11 +349,6 @@ def my_loss(z):
     columns = n + (z - n).exp().sum(dim=0).log() - z.diag()
     return (rows.mean() + columns.mean()) / 2
 """,
-        ),
-        Mistake(
-            "scores changed in place",
-            IN_PLACE.format("the scores"),
-            {"    def one_way": "    z -= z.amax(dim=1, keepdim=True)\n\n    def one_way"},
         ),
         Mistake(
             "the maximum is not put back",
@@ -807,19 +790,6 @@ the plain one, and no training loop has to change.
             "Where your mask is 0 it is multiplied by infinity, and 0 · ∞ is NaN. Write −∞ where "
             "it belongs, and leave the other scores alone.",
             {"z.masked_fill(twins, -torch.inf)": "z + twins * -torch.inf"},
-        ),
-        Mistake(
-            "scores changed in place",
-            IN_PLACE.format("the scores"),
-            {"z = z.masked_fill(twins, -torch.inf)": "z[twins] = -torch.inf"},
-        ),
-        Mistake(
-            "scores changed in place, one by one",
-            IN_PLACE.format("the scores"),
-            {
-                "z = z.masked_fill(twins, -torch.inf)": "for i, j in twins.nonzero().tolist():\n"
-                "        z[i, j] = -torch.inf"
-            },
         ),
         Mistake(
             "one of two twins is masked",
