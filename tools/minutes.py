@@ -30,8 +30,8 @@ BEGIN, END = "<!-- made by `make minutes` -->", "<!-- end -->"
 # Adults read 238 words of English non-fiction a minute (Brysbaert 2019, "How many words do we read
 # per minute?"). These sentences are dense, so we count fewer.
 WORDS = 200  # a minute
-# Seconds for each of these: guesses, scaled so that notebook 02 comes to the hour that readers are
-# known to need for it. No other notebook's time is known.
+# Seconds for each of these: guesses, scaled so that notebook 02, when it was longer, came to the
+# hour that readers were known to need for it. No other notebook's time is known.
 FORMULA, LINE, RESULT, PREDICT = 20, 3, 12, 20
 ROUND_TO = 5  # minutes: the rule is no better than that
 
