@@ -48,6 +48,11 @@ assert _r1["0…255 instead of 0…1"] < _r1["its own"] / 3
         # Right pairs stand well above wrong ones, but no cosine reaches 1.
         "cell-45": "assert wrong.mean() + 0.5 < right.mean() and right.max() < 1",
         "cell-47": "assert shares[0, 0] > 0.9 and torch.allclose(shares.sum(), torch.tensor(1.0))",
+        # A word that it never met costs less than words of other names.
+        "cell-51": """
+_share = {row[0]: float(row[1][:-1]) for row in rows}
+assert _share["{}"] - 5 > _share["a photograph of {}"] > _share["{} in the rain"] + 20
+""",
         # Twice the same things; only the drawing differs, and that is the distance to narrow.
         "cell-57": """
 _r1 = {n: mh.retrieval(*features[n], groups=d.groups).image_to_text[1] for n, d in sets.items()}
@@ -67,7 +72,7 @@ assert after < loss_of_embeddings(y) / 2
         "cell-16": "assert torch.linalg.matrix_rank(delta) == RANK",
         "cell-22": "assert by_hand == lora_model.get_nb_trainable_parameters()[0]",
         # Twice the same number of parameters, by chance.
-        "cell-26b": "assert image == others",
+        "cell-26": "assert rows[0][3] == rows[2][3]",
         "cell-42": "assert difference < 1e-4",
         "cell-46": "assert difference < 1e-5",
         # An adapter many times larger than the layer.
@@ -108,7 +113,7 @@ assert set(kept) == {"lora_A.weight", "lora_B.weight"} and largest > 0 == still
         # is said of ours does not.
         "cell-80i": """
 assert abs(added["ours"] - 1) < 0.01 and drift["ours", half] == 0 == buffers["held"]
-assert buffers["plain"] > 0 and lost > 0.005
+assert buffers["plain"] > 0
 """,
     },
     "03_contrastive_loss": {
