@@ -482,8 +482,8 @@ DIRECTIONS = Program(
     difficulty=3,
     minutes=12,
     asks="""
-How many singular values of ΔW does it take for at least a `share` of the whole change? As in section
-4, the size of a change is the sum of the *squares* of its singular values.
+How many singular values of ΔW does it take for at least a `share` of the whole change? As in
+section 4, the size of a change is the sum of the *squares* of its singular values.
 """,
     stub='''
 def count_directions(delta: torch.Tensor, share: float) -> int:
