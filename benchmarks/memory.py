@@ -21,10 +21,10 @@ PAIRS = 2
 def saved_per_pair(name: str, targets: str) -> float:
     """MB that autograd keeps for each pair in a LoRA step with these targets."""
     clip = mh.load_model(name, pretrained="random", device="cpu")
-    peft = mh.inject_lora(clip.model, targets=targets)
+    lora_model = mh.inject_lora(clip.model, targets=targets)
     images = torch.rand(PAIRS, 3, *clip.image_size)
     tokens = clip.tokenizer(["a cat", "a dog"])
-    with mh.trace(peft) as tape:
+    with mh.trace(lora_model) as tape:
         features = clip.model.encode_image(images), clip.model.encode_text(tokens)
         mh.contrastive_loss(*features, clip.model.logit_scale.exp()).backward()
     return tape.graph.saved.total / PAIRS / 1e6

@@ -30,14 +30,14 @@ class Step:
 
     def __init__(self, name: str, batch: int):
         clip = mh.load_model(name, pretrained=None if name == "nano" else "random")
-        self.model, self.peft = clip.model, mh.inject_lora(clip.model)
+        self.model, self.lora_model = clip.model, mh.inject_lora(clip.model)
         self.images = torch.rand(batch, 3, *clip.image_size, device=clip.device)
         self.tokens = clip.tokenizer([f"picture {i}" for i in range(batch)]).to(clip.device)
-        self.named = dict(self.peft.named_parameters())
+        self.named = dict(self.lora_model.named_parameters())
         self.nodes = 0
 
     def loss(self) -> torch.Tensor:
-        self.peft.zero_grad()
+        self.lora_model.zero_grad()
         image = self.model.encode_image(self.images)
         text = self.model.encode_text(self.tokens)
         return mh.contrastive_loss(image, text, self.model.logit_scale.exp())
@@ -46,7 +46,7 @@ class Step:
         self.loss().backward()
 
     def recorded(self) -> None:
-        with mh.trace(self.peft) as tape:
+        with mh.trace(self.lora_model) as tape:
             self.loss().backward()
         self.nodes = len(tape.graph.nodes)
 

@@ -55,9 +55,9 @@ def make(look: str) -> None:
         f"The train splits of {look} and {OLD}, {len(its_task.learn)} pictures, {epochs} epochs at "
         f"the learning rate {lr:g}. {its_task.learn.credit}."
     )
-    assert adapted.peft is not None
+    assert adapted.lora_model is not None
     folder = mh.save_adapter(
-        adapted.peft,
+        adapted.lora_model,
         data_folder() / "adapters" / look,
         data=data,
         metrics=metrics(look, read_study().base(look), after),

@@ -17,7 +17,7 @@ COLOURS = {
 }
 
 # In this order for curves that are not about one of the things above.
-CYCLE = (COLOURS["adapter"], COLOURS["frozen"], COLOURS["image"], COLOURS["text"])
+CYCLE = tuple(COLOURS[name] for name in ("adapter", "frozen", "image", "text", "loss"))
 
 INK = "#1B1F24"  # letters
 GREY = COLOURS["frozen"]  # edges

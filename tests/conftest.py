@@ -80,9 +80,9 @@ def adapted() -> torch.nn.Module:
     """`nano` with fresh adapters after a backward pass that the text tower took no part in."""
     model = fresh("nano").model
     torch.manual_seed(0)
-    peft = mh.inject_lora(model, rank=2, targets="default")
+    lora_model = mh.inject_lora(model, rank=2, targets="default")
     model.encode_image(torch.rand(2, 3, 64, 64)).square().sum().backward()
-    return peft
+    return lora_model
 
 
 @pytest.fixture(scope="session")

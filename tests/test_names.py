@@ -48,14 +48,14 @@ def test_a_cleaned_name_is_that_of_the_model_before_its_adapters():
     mh.split_attention(model)
     before = [name for name, _ in model.named_parameters()]
     modules = {name for name, _ in model.named_modules()}
-    peft = mh.inject_lora(model, targets="all")
-    after = [name for name, _ in peft.named_parameters()]
+    lora_model = mh.inject_lora(model, targets="all")
+    after = [name for name, _ in lora_model.named_parameters()]
     assert [clean_name(name) for name in after if not is_adapter(name)] == before
     for name in after:
         layer, part = layer_and_part(name)
         assert layer in modules
         assert (part in ("A", "B")) == is_adapter(name)
-    cleaned = {clean_name(name) for name, _ in peft.named_modules() if not is_adapter(name)}
+    cleaned = {clean_name(name) for name, _ in lora_model.named_modules() if not is_adapter(name)}
     assert cleaned == modules
 
 

@@ -116,9 +116,9 @@ def run(args: argparse.Namespace, state: PartialState) -> None:
         before = {name: picture_ranks(clip, data, shown=False) for name, data in tested.items()}
     fold(clip.model)  # exact, and what is saved is unfolded again
     torch.manual_seed(args.seed)
-    peft = inject_lora(clip.model, chosen.rank, chosen.alpha, targets=chosen.targets)
+    lora_model = inject_lora(clip.model, chosen.rank, chosen.alpha, targets=chosen.targets)
     if state.is_main_process:
-        trained, total = peft.get_nb_trainable_parameters()
+        trained, total = lora_model.get_nb_trainable_parameters()
         print(f"{clip} · {state.num_processes} processes" if several else clip)
         print(f"{len(learn)} pictures to learn from, {len(val)} to choose with, ", end="")
         print(f"{len(parts['test'])} to measure with; {trained:,} of {total:,} parameters trained")
@@ -150,7 +150,7 @@ def run(args: argparse.Namespace, state: PartialState) -> None:
         metrics[f"R@1, picture to text, {name}"] = (*shares, change.low, change.high)
         print(f"R@1, {name}: {shares[0]:.1%} → {shares[1]:.1%}, {change}")
     about = f"{len(learn)} pictures. {learn.credit}".strip()
-    folder = save_adapter(peft, args.out, data=about, metrics=metrics, merged=args.merged)
+    folder = save_adapter(lora_model, args.out, data=about, metrics=metrics, merged=args.merged)
     print(f"written to {folder}")
 
 

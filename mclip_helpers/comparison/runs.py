@@ -85,14 +85,14 @@ def picture_ranks(clip: Clip, dataset: PictureDataset, *, shown: bool = True) ->
 class Adapted:
     """A clip that was adapted, and what it took; the rest as in `Run`.
 
-    `peft` is what `inject_lora` returned, where that was the way: `save_adapter` takes it.
+    `lora_model` is what `inject_lora` returned, where that was the way: `save_adapter` takes it.
     """
 
     clip: Clip
     trained: int = 0
     seconds: float = 0.0
     diverged: bool = False
-    peft: PeftModel | None = None
+    lora_model: PeftModel | None = None
 
 
 def adapt(
@@ -133,8 +133,8 @@ def adapt(
     except TrainingDiverged:
         diverged = True
     seconds = time.perf_counter() - began
-    peft = prepared if isinstance(prepared, PeftModel) else None
-    return Adapted(clip, trained, seconds, diverged, peft)
+    lora_model = prepared if isinstance(prepared, PeftModel) else None
+    return Adapted(clip, trained, seconds, diverged, lora_model)
 
 
 def measure(adapted: Adapted, task: Task, *, shown: bool = True) -> Run:

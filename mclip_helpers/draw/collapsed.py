@@ -14,7 +14,7 @@ from ..names import clean_name, short_name
 from .graphviz import SVG, Drawing, GraphvizMissing, as_text, lay_out, quoted
 
 LETTERS = 11.0  # points: the size of the letters in the boxes
-LONGEST_NOTE = 45  # letters: a longer note gives way to the number of steps
+LONGEST_NOTE = 45  # letters: a longer note gives way to the number of nodes
 LEGEND_WIDTH = 430.0  # points, at least
 LEGEND_LINE = 20.0
 
@@ -80,7 +80,7 @@ def _lines(group: Group, shown: Collapsed) -> list[str]:
     if 0 < len(note) <= LONGEST_NOTE:
         lines.append(note)
     elif len(group.nodes) > 1:
-        lines.append(f"{len(group.nodes)} steps")
+        lines.append(f"{len(group.nodes)} nodes")
     # Of leaves to which only zeros came, the note says so.
     if group.norm is not None and (group.norm or not group.is_leaf):
         lines.append(f"gradient {short_number(group.norm)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -24,6 +24,7 @@ from .captions import escaped, legend_name
 from .charts import bare
 
 OPERATIONS_SHOWN = 5  # of one module in a row of a path's chart
+SINGLE = 12  # up to so many operations of no module have a row each: no name sums them up
 
 
 # --------------------------------------------------------------------------------------------- path
@@ -32,8 +33,7 @@ OPERATIONS_SHOWN = 5  # of one module in a row of a path's chart
 @picture_of.register
 def path(shown: Path) -> Chart:
     """A row for each module on the path, from the loss down, with the norm that arrives there."""
-    both = zip(shown.nodes, shown.kinds, strict=True)
-    rows = [list(run) for _, run in groupby(both, key=lambda s: (s[0].where, s[0].is_leaf))]
+    rows = list(_rows(shown))
     names = [_stop_name(*run[-1]) for run in rows]
     operations = [_operations([node for node, _ in run]) for run in rows]
     floor = _floor(run[0][0].norm_in for run in rows)
@@ -57,6 +57,17 @@ def path(shown: Path) -> Chart:
     high = figure.get_size_inches()[1]
     figure.text(0.99, 1 - 0.05 / high, f"{title} paths", fontsize=10, ha="right", va="top")
     return figure
+
+
+def _rows(shown: Path) -> Iterator[list[tuple[Node, Kind]]]:
+    """The stops by module, those of no module one by one."""
+    both = zip(shown.nodes, shown.kinds, strict=True)
+    for (where, _), run in groupby(both, key=lambda stop: (stop[0].where, stop[0].is_leaf)):
+        stops = list(run)
+        if where or len(stops) > SINGLE:
+            yield stops
+        else:
+            yield from ([stop] for stop in stops)
 
 
 def _stop_name(node: Node, kind: Kind) -> str:

@@ -32,13 +32,15 @@ def matrices(
     signs = [escaped(sign) for sign in signs]
     size = max(max(m.shape) for m in values.values())
     slots = [max(m.shape[1], 0.25 * size) for m in values.values()]
-    gap = (0.07 + 0.021 * max(map(len, signs), default=0)) * size
-    total, high = sum(slots) + gap * (len(slots) - 1), max(m.shape[0] for m in values.values())
+    gaps = [0.07 * size] * (len(slots) - 1)  # each as wide as its sign
+    for i, sign in enumerate(signs[: len(gaps)]):
+        gaps[i] += 0.021 * len(sign) * size
+    total, high = sum(slots) + sum(gaps), max(m.shape[0] for m in values.values())
     inches = min(9.5 / total, 3.4 / high)  # of one number
     figure = Chart(figsize=(total * inches, high * inches + 0.75))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
-    left, below = 0.0, high / 2 + 0.1 / inches
+    left, below, edge = 0.0, high / 2 + 0.1 / inches, 0.0
     for i, ((name, matrix), slot) in enumerate(zip(values.items(), slots, strict=True)):
         x = left + slot / 2
         _matrix(axes, matrix, x, (colours or {}).get(name, COLOURS["frozen"]), inches)
@@ -46,10 +48,11 @@ def matrices(
         count = f"{rows} × {columns} = {rows * columns:,}"
         axes.text(x, below, escaped(name, 60), ha="center", va="top", fontsize=10, weight="bold")
         axes.text(x, below + 0.24 / inches, count, ha="center", va="top", fontsize=8.5)
-        if i < len(signs):
-            middle = left + slot + gap / 2
-            axes.text(middle, 0, signs[i], ha="center", va="center", fontsize=13)
-        left += slot + gap
+        if 0 < i <= len(signs):  # halfway between the frames; a slot can be wider than its matrix
+            middle = (edge + x - columns / 2) / 2
+            axes.text(middle, 0, signs[i - 1], ha="center", va="center", fontsize=13)
+        edge = x + columns / 2
+        left += slot + sum(gaps[i : i + 1])
     axes.set_xlim(0, total)
     axes.set_ylim(high / 2 + 0.7 / inches, -high / 2 - 0.05 / inches)
     return figure

@@ -51,7 +51,7 @@ class _Sheet:
 
 @picture_of.register
 def strip(frames: Frames) -> Chart:
-    """The frames: in each the map, as far as the pass had come by then, and the step that runs."""
+    """The frames: in each the map, as far as the pass had come by then, and the node that runs."""
     sheet = _Sheet.of(frames)
     high = ABOVE + sheet.high + BELOW
     figure = Chart(figsize=(WIDE, -(-len(frames.frames) // ACROSS) * high + 0.25))
@@ -97,10 +97,10 @@ def _legend(figure: Chart, frames: Frames) -> None:
 
 
 def _draw_caption(axes: Axes, sheet: _Sheet, node: Node) -> None:
-    """Under the map: which step runs, where, and what it does."""
+    """Under the map: which node runs, where, and what it does."""
     graph, top, line = sheet.frames.graph, sheet.high + 0.1, 0.165
-    step = 1 + graph.order.index(node)
-    head = f"step {step:,} of {len(graph.order):,} · {stem(node.operation)}"
+    place = 1 + graph.order.index(node)
+    head = f"node {place:,} of {len(graph.order):,} · {stem(node.operation)}"
     head = escaped(textwrap.shorten(head, 50, placeholder="…"))
     where = short_name(node.where) or _nowhere(graph, node)
     where = escaped(where if len(where) < 48 else f"…{where[-46:]}")

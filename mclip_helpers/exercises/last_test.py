@@ -157,7 +157,7 @@ So it would if batch norm were moving. Here it is held, and the gradients differ
 On the same 100 test pictures one way has an R@1 of 73 % and another 67 %. The interval (95 %) of
 the difference is −2 to +14 points. What follows?
 """,
-        "Notebook 06, section 9.",
+        "Notebook 06, section 8.",
         """
 Zero is in the interval, and so is 14. Where the test can't decide, cost may: memory, time, whether
 it can be switched off.
@@ -188,7 +188,7 @@ Seeds show how much training varies. There would still be only these hundred pic
 A new camera exchanges red and blue in every picture; nothing else is different. The model's R@1 has
 fallen by a quarter. Where do you begin?
 """,
-        "Notebook 06, sections 6 and 10.",
+        "Notebook 06, sections 6 and 8.",
         """
 What is known can be undone, exactly and for nothing. Training is for what is left.
 """,

@@ -89,13 +89,6 @@ def _scores_and_groups(k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return z.requires_grad_(), groups
 
 
-# What a check says of an input that was changed, for those that autograd does not let be changed.
-IN_PLACE = (
-    "You change {} in place. Whoever passed them still needs them, and autograd refuses. Look for "
-    "+=, /=, [...] =, or a name that ends with _, and make a new tensor instead."
-)
-
-
 FROM_FEATURES = Program(
     id="03.1",
     title="The loss, from raw features",
@@ -232,11 +225,6 @@ belong together row by row.
             "The number is right, but no gradient reaches θ: the temperature would never learn.",
             {"log_scale.exp()": "log_scale.exp().item()"},
         ),
-        Mistake(
-            "features changed in place",
-            IN_PLACE.format("the features"),
-            {"    u = image_features /": "    u = image_features\n    u /="},
-        ),
     ),
 )
 
@@ -256,9 +244,9 @@ WITHOUT_SOFTMAX = ByHand(
     difficulty=1,
     minutes=10,
     asks="""
-Write the loss of the scores z with additions, `exp`, `log` and `sum` alone: no `softmax`, no
-`cross_entropy`, no `logsumexp`. It has to work for scores of several hundred, too. The result is
-one number, through which gradients flow.
+Write the loss of the scores z with arithmetic, `exp`, `log`, `sum` and `amax` alone: no `softmax`,
+no `cross_entropy`, no `logsumexp`. It has to work for scores of several hundred, too. The result
+is one number, through which gradients flow.
 """,
     stub='''
 def my_loss(z: torch.Tensor) -> torch.Tensor:
@@ -363,11 +351,6 @@ def my_loss(z):
 """,
         ),
         Mistake(
-            "scores changed in place",
-            IN_PLACE.format("the scores"),
-            {"    def one_way": "    z -= z.amax(dim=1, keepdim=True)\n\n    def one_way"},
-        ),
-        Mistake(
             "the maximum is not put back",
             "You subtract the row's maximum before exp, and it is still missing behind the log.",
             {" + largest[:, 0]": ""},
@@ -420,8 +403,8 @@ def my_loss(z):
 GRADIENT = Program(
     id="03.3",
     title="The gradient at the scores, by hand",
-    difficulty=2,
-    minutes=10,
+    difficulty=1,
+    minutes=5,
     asks="""
 Write the gradient of the loss with respect to the scores z, an N × N matrix, from the formula
 that section 10 derives. No `backward()`, no autograd.
@@ -614,8 +597,8 @@ THROUGH_LENGTH = Program(
     difficulty=3,
     minutes=15,
     asks="""
-The gradient g has arrived at the unit vectors u = x / ‖x‖. Carry it on to x: take the part
-along u away, and divide by the length.
+The gradient g has arrived at the unit vectors u = x / ‖x‖. Carry it on to x: a small change dx
+changes the loss by g·du, with du = (dx − (u·dx) u) / ‖x‖. What multiplies dx?
 """,
     stub='''
 def through_normalising(g: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -631,7 +614,10 @@ def through_normalising(g: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return (g - along * u) / length
 ''',
     inputs=lambda k: (torch.randn(1 + k, 3), 3 * torch.randn(1 + k, 3)),
-    hint_text="How much of g lies along u is one number for each row: their dot product.",
+    hint_text="""
+g·du = (g·dx − (g·u)(u·dx)) / ‖x‖; take dx out. How much of g lies along u, g·u, is one number for
+each row.
+""",
     remark="No part of the result lies along x: a small step does not change the length.",
     mistakes=(
         Mistake(
@@ -806,19 +792,6 @@ the plain one, and no training loop has to change.
             {"z.masked_fill(twins, -torch.inf)": "z + twins * -torch.inf"},
         ),
         Mistake(
-            "scores changed in place",
-            IN_PLACE.format("the scores"),
-            {"z = z.masked_fill(twins, -torch.inf)": "z[twins] = -torch.inf"},
-        ),
-        Mistake(
-            "scores changed in place, one by one",
-            IN_PLACE.format("the scores"),
-            {
-                "z = z.masked_fill(twins, -torch.inf)": "for i, j in twins.nonzero().tolist():\n"
-                "        z[i, j] = -torch.inf"
-            },
-        ),
-        Mistake(
             "one of two twins is masked",
             "Of two twins, only one leaves the other out. Which of the two comes first in the "
             "batch should not matter.",
@@ -913,14 +886,14 @@ LOGS = Question(
     minutes=10,
     asks="""
 Three colleagues train with batches of 64 and ask the same: "Why doesn't my loss fall?" Their
-logs say 4.16, 0.00 and 2.08 from step 100 to the last. What does each log say?
+logs say 4.16, 0.00 and 2.08 from the first step to the last. What does each log say?
 """,
     stub='answer = {"4.16": "?", "0.00": "?", "2.08": "?"}',
     right={"4.16": "knows nothing", "0.00": "one choice", "2.08": "pieces of 8"},
     choices={
         "knows nothing": "all 64 captions are equally likely for each picture",
         "one choice": "the batch reaches the loss one pair at a time",
-        "pieces of 8": "the loss sees 8 pairs at a time, or 8 pairs share each caption",
+        "pieces of 8": "the loss sees 8 pairs at a time",
         "learned all": "each picture finds its caption among 64, for sure",
         "confidently wrong": "a wrong caption gets nearly all of the probability",
     },
@@ -928,8 +901,8 @@ logs say 4.16, 0.00 and 2.08 from step 100 to the last. What does each log say?
     remark="""
 4.16 = ln 64: are all captions the same, or all features? 0.00 = ln 1: nothing to tell apart.
 2.08 = ln 8: the batch of 64 is cut into pieces of 8 somewhere (each device computes the loss of its
-own part, or gradients of small batches are added up) and the model knows nothing, or each caption
-occurs eight times, and the floor is reached.
+own part, or gradients of small batches are added up) and the model knows nothing. (A loss that
+falls to 2.08 and no further may have eight pairs to a caption: ln 8 is their floor.)
 """,
     mistakes=(
         Wrong(
@@ -958,7 +931,7 @@ occurs eight times, and the floor is reached.
         ),
         Wrong(
             "zero taken for success",
-            "0.00 for every batch, as early as step 100: is anyone that sure among 64? Among how "
+            "0.00 from the first step on: is anyone that sure among 64 before learning? Among how "
             "many choices does it take no learning?",
             "learned all",
             "0.00",

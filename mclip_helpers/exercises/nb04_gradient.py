@@ -115,8 +115,7 @@ BEGINNINGS = Question(
     minutes=5,
     asks="""
 LoRA starts with A random and B zero. For three other beginnings: which gradients are exactly zero
-at
-the first step ("zero"), and which are not ("some")? Answer with a pair, first A's, then B's.
+at the first step ("zero"), and which are not ("some")? Answer with a pair, first A's, then B's.
 """,
     stub="""
 answer = {  # beginning: (gradient of A, gradient of B)
@@ -375,8 +374,8 @@ def ways(node: torch.autograd.graph.Node, end: torch.autograd.graph.Node) -> int
     rounds=6,
     limit=3.0,
     hint_text="""
-The number of paths from a node is the sum of the numbers from the nodes behind it; from `end` it is
-1. Keep what you have computed in a dictionary.
+The number of paths from a node is the sum of the numbers from its `next_functions`; from `end` it
+is 1. Keep what you have computed in a dictionary.
 """,
     remark="""
 `backward()` does the same: it waits at each node until all gradients from above have arrived, adds
@@ -739,9 +738,8 @@ DIAGNOSES = Question(
     minutes=15,
     asks="""
 Anna, Ben and Carla each wrote a training step (section 8). All three run, and each loss falls.
-Yet in
-each something does not learn. Decide from the recordings alone, before you read their code: what is
-wrong?
+Yet in each something does not learn. Decide from the recordings alone, before you read their code:
+what is wrong?
 """,
     stub='answer = {"Anna": "?", "Ben": "?", "Carla": "?"}',
     right={"Anna": "detached", "Ben": "never called", "Carla": "not in the optimizer"},
@@ -845,9 +843,8 @@ ADAMW = Program(
     difficulty=3,
     minutes=15,
     asks="""
-Write one step of AdamW (section 6) with η = 0.1, λ = 0.01, β₁ = 0.9, β₂ = 0.999 and ε = 1e-8.
-Return
-the new w, m and v. `step` counts from 1.
+Write one step of AdamW (section 6) with η = 0.1, larger than ours, and λ = 0.01, β₁ = 0.9,
+β₂ = 0.999 and ε = 1e-8. Return the new w, m and v. `step` counts from 1.
 """,
     stub='''
 def adamw(

@@ -656,7 +656,7 @@ adapters
 on the first layers learn false colours best. For which of these looks would you begin with the
 first
 layers, too? Decide by what the look changes: the colour of each point by itself, or where things
-are.
+are. (Solarized: bright colours inverted.)
 """,
     stub="""
 answer = {
@@ -733,9 +733,10 @@ WORDS = Question(
     difficulty=3,
     minutes=15,
     asks="""
-Three experiments: thermal pictures with an adapter on the text tower; Korean names, which `nano`
-has never read, with an adapter on the text tower; and the same names with an adapter on the image
-tower. Each gains less than another way does. Why?
+Three experiments that need not be run (the first two are described below): thermal pictures with an
+adapter on the text tower; Korean names, which `nano` has never read, with an adapter on the text
+tower; and the same names with an adapter on the image tower. Each gains less than another way does.
+Why?
 """,
     stub="""
 answer = {

@@ -77,7 +77,7 @@ answer = {
         "batch norm": "its statistics see the new pictures; nothing is trained",
         "change the pictures": "undo what is known to have changed, and train nothing",
     },
-    hint_text="Sections 1, 6 and 10, and section 10 of notebook 05, have a table for each of them.",
+    hint_text="Sections 1, 6 and 8, and section 10 of notebook 05, have a table for each of them.",
     remark="""
 Ask in this order. Is the change known? Undo it. Is something free to be had? Batch norm sees the
 new pictures once. Only then train, and let what has changed decide where. Whether it can be
@@ -595,17 +595,17 @@ DIRECTIONS = Program(
     difficulty=3,
     minutes=12,
     asks="""
-How many singular values of ΔW does it take for a `share` of the whole change? As in section 4, the
-size of a change is the sum of the *squares* of its singular values.
+How many singular values of ΔW does it take for at least a `share` of the whole change? As in
+section 4, the size of a change is the sum of the *squares* of its singular values.
 """,
     stub='''
 def count_directions(delta: torch.Tensor, share: float) -> int:
-    """The smallest number of singular values whose squares add up to `share` of all of them."""
+    """The smallest number of singular values whose squares add up to at least `share` of all."""
     ...  # your lines here
 ''',
     solved='''
 def count_directions(delta: torch.Tensor, share: float) -> int:
-    """The smallest number of singular values whose squares add up to `share` of all of them."""
+    """The smallest number of singular values whose squares add up to at least `share` of all."""
     squares = torch.linalg.svdvals(delta) ** 2
     reached = squares.cumsum(0) / squares.sum()
     return 1 + int((reached < share).sum())

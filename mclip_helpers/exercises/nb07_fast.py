@@ -502,9 +502,8 @@ STALE = Program(
     asks="""
 What a cache holds was computed from pictures, frozen weights and the size of the transform.
 Return a
-key, anything that can be in a dictionary, that is the same if all of these are the same, and
-another
-one if any of them has changed.
+key, anything that can be the key of a dictionary: the same if all of these are the same, and
+another one if any of them has changed.
 """,
     stub='''
 def cache_key(pixels: torch.Tensor, weights: torch.Tensor, side: int):

@@ -450,16 +450,14 @@ cause is left over.
 answer = {
     "one picture works, eight pictures raise an error about shapes": "?",
     "each picture's cosine with the model is somewhat too low, whatever it shows": "?",
-    "the order of the answers is right, probabilities are far too sharp or too flat": "?",
+    "the order of the answers is right, all probabilities are nearly equal": "?",
     "a picture's features depend on which others are in the batch": "?",
 }
 """,
     right={
         "one picture works, eight pictures raise an error about shapes": "batch of one baked in",
         "each picture's cosine with the model is somewhat too low, whatever it shows": "wrong mean",
-        "the order of the answers is right, probabilities are far too sharp or too flat": (
-            "scale left out"
-        ),
+        "the order of the answers is right, all probabilities are nearly equal": ("scale left out"),
         "a picture's features depend on which others are in the batch": "training mode",
     },
     choices={
@@ -503,13 +501,13 @@ pictures, in batches, and compares features; and whoever needs probabilities com
             "flat probabilities taken for the transform",
             NOT_THE_FEATURES,
             "wrong mean",
-            "the order of the answers is right, probabilities are far too sharp or too flat",
+            "the order of the answers is right, all probabilities are nearly equal",
         ),
         Wrong(
             "flat probabilities taken for training mode",
             NOT_THE_FEATURES,
             "training mode",
-            "the order of the answers is right, probabilities are far too sharp or too flat",
+            "the order of the answers is right, all probabilities are nearly equal",
         ),
         Wrong(
             "neighbours taken for a fixed batch",
@@ -552,13 +550,13 @@ pictures, in batches, and compares features; and whoever needs probabilities com
             "flat probabilities taken for colours",
             NOT_THE_FEATURES,
             "blue and red exchanged",
-            "the order of the answers is right, probabilities are far too sharp or too flat",
+            "the order of the answers is right, all probabilities are nearly equal",
         ),
         Wrong(
             "flat probabilities taken for a fixed batch",
             NOT_THE_FEATURES,
             "batch of one baked in",
-            "the order of the answers is right, probabilities are far too sharp or too flat",
+            "the order of the answers is right, all probabilities are nearly equal",
         ),
         Wrong(
             "neighbours taken for the scale",

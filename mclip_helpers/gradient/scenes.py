@@ -38,7 +38,7 @@ class Frames(ShownAsPicture):
     ends: tuple[Node, ...]
 
     def __repr__(self) -> str:
-        return f"<{len(self.frames)} frames of a backward pass of {len(self.graph.order)} steps>"
+        return f"<{len(self.frames)} frames of a backward pass of {len(self.graph.order)} nodes>"
 
 
 def tell(graph: BackwardGraph, parameter: str | None = None, level: str = "blocks") -> Frames:

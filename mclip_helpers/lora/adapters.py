@@ -50,7 +50,7 @@ MERGED = "merged"
 
 
 def save_adapter(
-    peft: PeftModel,
+    lora_model: PeftModel,
     path: str | Path,
     *,
     data: str = "",
@@ -73,44 +73,48 @@ def save_adapter(
     in the way, if anything else is at `path`. TypeError and ValueError, before anything is written,
     for a model that has no adapters, and for adapters that `load_adapter` would refuse.
     """
-    _require_adapters(peft)
-    _require_saveable(peft, merged)
+    _require_adapters(lora_model)
+    _require_saveable(lora_model, merged)
     metrics = _checked_metrics(data, metrics)
-    replace(path, lambda folder: _write_folder(folder, peft, data, metrics, merged), refuse_foreign)
+    replace(
+        path,
+        lambda folder: _write_folder(folder, lora_model, data, metrics, merged),
+        refuse_foreign,
+    )
     return Path(path)
 
 
-def _require_adapters(peft: object) -> None:
+def _require_adapters(lora_model: object) -> None:
     """TypeError for what is no model of `inject_lora`; ValueError for one without its adapters."""
-    if not isinstance(peft, PeftModel):
+    if not isinstance(lora_model, PeftModel):
         raise TypeError(
-            f"this is a {type(peft).__name__}; pass the model with adapters, which inject_lora or "
-            f"load_adapter returned"
+            f"this is a {type(lora_model).__name__}; pass the model with adapters, which "
+            f"inject_lora or load_adapter returned"
         )
-    if not any(lora_layers(peft)):
+    if not any(lora_layers(lora_model)):
         raise ValueError(
             "this model has no LoRA adapters: merge_adapter has taken them out and returned the "
             "plain model; for new ones, call inject_lora with that"
         )
 
 
-def _require_apart(peft: PeftModel) -> None:
+def _require_apart(lora_model: PeftModel) -> None:
     """ValueError while PEFT has the adapters added to the base's weights."""
-    if any(layer.merged for _, layer in lora_layers(peft)):
+    if any(layer.merged for _, layer in lora_layers(lora_model)):
         raise ValueError(
-            "these adapters are added to the base at the moment; call peft.unmerge_adapter() first"
+            "these adapters are added to the base at the moment; call its unmerge_adapter() first"
         )
 
 
-def _require_saveable(peft: PeftModel, merged: bool) -> None:
+def _require_saveable(lora_model: PeftModel, merged: bool) -> None:
     """ValueError if the adapter is not the only one, or if nobody could load what was saved."""
-    if list(peft.peft_config) != ["default"]:
+    if list(lora_model.peft_config) != ["default"]:
         raise ValueError(
-            f"this model has the adapters {', '.join(peft.peft_config)}; save_adapter saves one, "
-            f"called 'default', as inject_lora makes it"
+            f"this model has the adapters {', '.join(lora_model.peft_config)}; save_adapter saves "
+            f"one, called 'default', as inject_lora makes it"
         )
-    _require_apart(peft)
-    model = peft.get_base_model()
+    _require_apart(lora_model)
+    model = lora_model.get_base_model()
     found = scalars(model)
     if "logit_scale" not in found:
         raise ValueError(f"this {type(model).__name__} is no CLIP: it has no logit_scale")
@@ -160,22 +164,22 @@ def _base(model: ClipModel) -> tuple[str, str]:
 
 def _write_folder(
     folder: Path,
-    peft: PeftModel,
+    lora_model: PeftModel,
     data: str,
     metrics: Mapping[str, Sequence[float]],
     merged: bool,
 ) -> None:
-    model: ClipModel = peft.get_base_model()
-    config = peft.peft_config["default"]
+    model: ClipModel = lora_model.get_base_model()
+    config = lora_model.peft_config["default"]
     assert isinstance(config, LoraConfig)
     name, weights = _base(model)
     repository = hub_repository(name, weights)
     # No embedding is trained; left to itself, PEFT would ask the hub for the base's config.
-    peft.save_pretrained(str(folder), save_embedding_layers=False)
-    layers = [layer for layer, _ in lora_layers(peft)]
+    lora_model.save_pretrained(str(folder), save_embedding_layers=False)
+    layers = [layer for layer, _ in lora_layers(lora_model)]
     _complete_config(folder / CONFIG_NAME, layers, repository)
     try:
-        read_adapter(folder, peft)
+        read_adapter(folder, lora_model)
     except ValueError as error:
         raise ValueError(f"this adapter can't be saved: {error}") from None
     card = write_card(
@@ -190,11 +194,11 @@ def _write_folder(
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
     if merged:
-        _save_merged(peft, folder / MERGED, name)
+        _save_merged(lora_model, folder / MERGED, name)
     if is_apples(name, weights):
         for place in (folder, folder / MERGED) if merged else (folder,):
             (place / "NOTICE").write_text(adapter_notice(name, weights), encoding="utf-8")
-    write_notes(folder, base_name(model), fingerprint(peft), scalars(model))
+    write_notes(folder, base_name(model), fingerprint(lora_model), scalars(model))
 
 
 def _complete_config(file: Path, layers: Sequence[str], repository: str | None) -> None:
@@ -210,12 +214,12 @@ def _complete_config(file: Path, layers: Sequence[str], repository: str | None) 
     file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _save_merged(peft: PeftModel, folder: Path, name: str) -> None:
+def _save_merged(lora_model: PeftModel, folder: Path, name: str) -> None:
     """The merged model as open_clip stores models: architecture, transform and weights."""
     folder.mkdir()
     config = open_clip.get_model_config(name)
-    save_config_for_hf(peft.get_base_model(), folder / HF_CONFIG_NAME, config)
-    state = {key: value.cpu().contiguous() for key, value in merged_state_dict(peft).items()}
+    save_config_for_hf(lora_model.get_base_model(), folder / HF_CONFIG_NAME, config)
+    state = {key: value.cpu().contiguous() for key, value in merged_state_dict(lora_model).items()}
     save_file(state, folder / HF_SAFE_WEIGHTS_NAME)
 
 
@@ -230,8 +234,8 @@ def load_adapter(
     """Put the adapter saved in `path` on `model`, in place; it computes what the saved model did.
 
     One base carries several, each loaded under a `name` of its own: pass what the first call
-    returned to the next. The last one that was loaded is on; `peft.set_adapter(name)` switches to
-    another, and `with peft.disable_adapter():` to the base.
+    returned to the next. The last one that was loaded is on; its `set_adapter(name)` switches to
+    another, and `with lora_model.disable_adapter():` to the base.
 
     With `unchecked_base`, `path` may hold an adapter that PEFT itself saved, without our
     `base_model.json`. Its layers, shapes and numbers are checked as any other's; a warning says
@@ -261,14 +265,14 @@ def load_adapter(
             _check_weights(model, folder, notes)
             if isinstance(model, PeftModel):
                 _check_scalars(model, folder, notes)
-    peft = _put_on(model, adapter, name, trainable)
+    lora_model = _put_on(model, adapter, name, trainable)
     if notes is None:
         _warn_of_unchecked(folder, adapter.exact)
     else:
         with torch.no_grad():
             for scalar in scalars(model):
                 getattr(model, scalar).fill_(notes[scalar])
-    return peft
+    return lora_model
 
 
 def _warn_of_unchecked(folder: Path, exact: bool) -> None:
@@ -314,14 +318,14 @@ def _put_on(
             fuse_attention(base, keep=[*adapted, *adapter.layers])
             model.add_adapter(name, lora_config(adapter.layers, *numbers))
             model.set_adapter(name)
-        peft = model
+        lora_model = model
     else:
-        peft = inject_lora(model, *numbers, targets=adapter.layers, name=name)
-    adapter.fill(peft, name)
-    peft.peft_config[name].inference_mode = not trainable
-    for key, parameter in peft.named_parameters():
+        lora_model = inject_lora(model, *numbers, targets=adapter.layers, name=name)
+    adapter.fill(lora_model, name)
+    lora_model.peft_config[name].inference_mode = not trainable
+    for key, parameter in lora_model.named_parameters():
         parameter.requires_grad_(trainable and is_adapter(key) and key.endswith(f".{name}.weight"))
-    return peft.eval()
+    return lora_model.eval()
 
 
 def _require_room(model: ClipModel | PeftModel, name: str) -> None:
@@ -339,9 +343,9 @@ def _require_room(model: ClipModel | PeftModel, name: str) -> None:
         _require_apart(model)
 
 
-def _check_scalars(peft: PeftModel, folder: Path, notes: Mapping[str, Any]) -> None:
+def _check_scalars(lora_model: PeftModel, folder: Path, notes: Mapping[str, Any]) -> None:
     """ValueError if the adapter's scalars are not those that the model shares with its others."""
-    for scalar, value in scalars(peft.get_base_model()).items():
+    for scalar, value in scalars(lora_model.get_base_model()).items():
         if notes[scalar] != value:
             raise ValueError(
                 f"the adapter in {folder} was trained with {scalar} = {notes[scalar]:g}, and the "
@@ -349,21 +353,21 @@ def _check_scalars(peft: PeftModel, folder: Path, notes: Mapping[str, Any]) -> N
             )
 
 
-def merge_adapter(peft: PeftModel) -> ClipModel:
+def merge_adapter(lora_model: PeftModel) -> ClipModel:
     """Add every (alpha / rank) · B A to its W, and return a plain open_clip model.
 
-    Works in place: `peft` can't be used afterwards. The result's state dict loads into a fresh
-    open_clip model with `strict=True`. Its outputs equal the adapted model's up to rounding.
+    Works in place: `lora_model` can't be used afterwards. The result's state dict loads into a
+    fresh open_clip model with `strict=True`. Its outputs equal the adapted model's up to rounding.
     TypeError for anything but a model with adapters, ValueError if they were merged already, or if
-    the sum is not finite; `peft` then stays as it was.
+    the sum is not finite; `lora_model` then stays as it was.
     """
-    _require_adapters(peft)
-    for name, weight in merged_weights(peft).items():
+    _require_adapters(lora_model)
+    for name, weight in merged_weights(lora_model).items():
         if not torch.isfinite(weight).all():
             raise ValueError(
                 f"the weight of {name} would hold NaN or infinity; these adapters can't be merged"
             )
-    return _as_open_clip_has_it(peft.merge_and_unload(safe_merge=True))
+    return _as_open_clip_has_it(lora_model.merge_and_unload(safe_merge=True))
 
 
 def merged_copy(model: ClipModel) -> ClipModel:

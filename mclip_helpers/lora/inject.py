@@ -63,7 +63,9 @@ def inject_lora(
         fuse_attention(model, keep=names)
         whole_number("rank", rank, least=1, most=max(_smaller_side(model, n) for n in names))
         freeze_batch_norm(model)
-        peft = get_peft_model(model, lora_config(names, rank, alpha, dropout), adapter_name=name)
+        lora_model = get_peft_model(
+            model, lora_config(names, rank, alpha, dropout), adapter_name=name
+        )
         adapted = {layer for layer, _ in lora_layers(model)}
         if adapted != set(names):
             wrong = adapted ^ set(names)
@@ -74,7 +76,7 @@ def inject_lora(
             f"{say_first(left_out)}",
             stacklevel=2,
         )
-    return peft
+    return lora_model
 
 
 def adapter_name(name: object) -> str:

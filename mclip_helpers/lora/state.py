@@ -27,18 +27,18 @@ def base_state_dict(model: nn.Module) -> StateDict:
     return _as_open_clip(model, _without_adapters(model))
 
 
-def merged_state_dict(peft: PeftModel) -> StateDict:
-    """`base_state_dict` with (alpha / rank) · B A added to each W; `peft` stays as it is."""
-    state = _without_adapters(peft)
-    state |= {f"{name}.weight": weight for name, weight in merged_weights(peft).items()}
-    return _as_open_clip(peft, state)
+def merged_state_dict(lora_model: PeftModel) -> StateDict:
+    """`base_state_dict` with (alpha / rank) · B A added to each W; `lora_model` stays as it is."""
+    state = _without_adapters(lora_model)
+    state |= {f"{name}.weight": weight for name, weight in merged_weights(lora_model).items()}
+    return _as_open_clip(lora_model, state)
 
 
 @torch.no_grad()
-def merged_weights(peft: nn.Module) -> StateDict:
+def merged_weights(lora_model: nn.Module) -> StateDict:
     """W + (alpha / rank) · B A of each layer with an adapter, by the layer's name."""
     weights = {}
-    for name, layer in lora_layers(peft):
+    for name, layer in lora_layers(lora_model):
         weights[name] = layer.get_base_layer().get_parameter("weight").detach()
         on = [adapter for adapter in layer.active_adapters if adapter in layer.lora_A]
         for adapter in on:  # one that is on somewhere else is not on this layer

@@ -79,9 +79,9 @@ class Adapter:
     exact: bool  # whether the configuration names these layers, and not by a pattern
 
     @torch.no_grad()
-    def fill(self, peft: PeftModel, adapter: str) -> None:
-        """Copy the numbers into that adapter of `peft`, which is on the same layers."""
-        for name, layer in lora_layers(peft):
+    def fill(self, lora_model: PeftModel, adapter: str) -> None:
+        """Copy the numbers into that adapter of `lora_model`, which is on the same layers."""
+        for name, layer in lora_layers(lora_model):
             if name in self.layers:
                 for part in PARTS:
                     getattr(layer, part)[adapter].weight.copy_(self.tensors[name, part])

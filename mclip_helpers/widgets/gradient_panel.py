@@ -1,4 +1,4 @@
-"""What stands beside the player's map: all that is known of one step, as HTML."""
+"""What stands beside the player's map: all that is known of one node, as HTML."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ..gradient.words import KINDS, short_number, short_shape
 from ..names import is_adapter
 from .gradient_map import FAINT, HIGH
 
-NEIGHBOURS = 3  # steps that are listed before and after
+NEIGHBOURS = 3  # nodes that are listed before and after
 
 
 class Panel:
-    """The text for each step of a recorded backward pass; `stops` are the steps it stops at."""
+    """The text for each node of a recorded backward pass; `stops` are those it stops at."""
 
     def __init__(self, graph: Graph, shown: Collapsed, stops: Mapping[int, str]):
         self._graph, self._stops = graph, stops
-        self._step = {node.index: n for n, node in enumerate(graph.order, start=1)}
+        self._place = {node.index: n for n, node in enumerate(graph.order, start=1)}
         self._kinds = {node: group.kind for group in shown.groups for node in group.nodes}
         self._reasons = {g.name: g.reasons for g in graph.gradients}
         visits = [node.visits[0] for node in graph.order]
@@ -34,7 +34,7 @@ class Panel:
         self._floor, self._top = min(finite, default=0.1) / 2, max(finite, default=1.0)
 
     def html(self, n: int) -> str:
-        """What is said of step `n`, counted from 1."""
+        """What is said of node `n`, counted from 1."""
         node = self._graph.order[n - 1]
         arrival = self._arrival(node) if n in self._stops else ""
         return (
@@ -44,14 +44,14 @@ class Panel:
         )
 
     def _head(self, n: int, node: Node) -> str:
-        """Which step it is, what runs there, and which module made it."""
+        """Which node it is, what runs there, and which module made it."""
         kind = self._kinds.get(node.index, self._graph.tower(node))
         style = box_style(kind)
         label = f" <i>{html_text(node.label)}</i>" if node.label else ""
         passes = f" It ran {len(node.visits)} times; this is the first." * (len(node.visits) > 1)
         return (
             f'<div style="display:flex;justify-content:space-between;align-items:baseline">'
-            f"<span>step <b>{n:,}</b> of {len(self._graph.order):,}</span>"
+            f"<span>node <b>{n:,}</b> of {len(self._graph.order):,}</span>"
             f'<span style="background:{style.fill};border:1px solid {style.edge};'
             f'color:{style.ink};font-size:11px;border-radius:9px;padding:0 8px">'
             f"{KINDS[kind]}</span></div>"
@@ -90,8 +90,8 @@ class Panel:
     def _target(self, behind: int | None) -> str:
         if behind is None:
             return ""
-        node, step = self._graph.nodes[behind], self._step.get(behind)
-        return f"to {f'step {step:,}' if step else 'what did not run'}: {_brief(node)}"
+        node, place = self._graph.nodes[behind], self._place.get(behind)
+        return f"to {f'node {place:,}' if place else 'what did not run'}: {_brief(node)}"
 
     def _bar(self, direction: str, shape: tuple[int, ...] | None, norm: float, target: str) -> str:
         share = 0.0
@@ -134,7 +134,7 @@ class Panel:
         )
 
     def _neighbours(self, n: int) -> str:
-        """The steps before and after, with a line wherever another module begins."""
+        """The nodes before and after, with a line wherever another module begins."""
         order = self._graph.order
         first = max(1, min(n - NEIGHBOURS, len(order) - 2 * NEIGHBOURS))
         rows, before = [], order[first - 2].where if first > 1 else None

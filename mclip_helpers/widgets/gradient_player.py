@@ -17,7 +17,7 @@ from ..gradient.scenes import at_level, destinations
 from .gradient_map import WIDE, GradientMap, Step
 from .gradient_panel import Panel
 
-PACES = {"slowly": 1200, "at a walk": 500, "fast": 120}  # milliseconds a step
+PACES = {"slowly": 1200, "at a walk": 500, "fast": 120}  # milliseconds a node
 
 
 def player(graph: Graph, parameter: str | None = None, level: str = "blocks") -> ipywidgets.VBox:
@@ -77,7 +77,7 @@ def _map(shown: Collapsed, root: str) -> GradientMap | str:
 
 
 def _stops(graph: Graph, ends: Sequence[Node]) -> dict[int, str]:
-    """Where playing stops: which step it is → the parameter's short name ("lora_B")."""
+    """Where playing stops: which node it is → the parameter's short name ("lora_B")."""
     place = {node.index: n for n, node in enumerate(graph.order, start=1)}
     return {place[node.index]: node.where.rpartition(".")[2] for node in ends}
 
@@ -104,7 +104,7 @@ class _Controls:
         clock.show_repeat = False
         back, forth = (
             ipywidgets.Button(
-                icon=f"step-{way}", tooltip=f"one step {way}", layout={"width": "38px"}
+                icon=f"step-{way}", tooltip=f"one node {way}", layout={"width": "38px"}
             )
             for way in ("backward", "forward")
         )
@@ -145,7 +145,7 @@ class _Controls:
         self.slider.value = n
 
     def connect(self, show: Callable[[int], None], stops: Sequence[int]) -> None:
-        """Let every control do its work; `show` is called with each new step."""
+        """Let every control do its work; `show` is called with each new node."""
 
         def update(_: object = None) -> None:
             n = self.slider.value

@@ -105,8 +105,8 @@ NUMBERS = [
 
 
 def allowed(rank: Any, alpha: Any, dropout: Any) -> Case:
-    def holds(clip: mh.Clip, peft: Any) -> bool:
-        config = peft.peft_config["default"]
+    def holds(clip: mh.Clip, lora_model: Any) -> bool:
+        config = lora_model.peft_config["default"]
         layers = dict(mh.lora_layers(clip.model))
         return len(layers) == 17 and (config.r, config.lora_alpha) == (rank, alpha)
 
@@ -233,7 +233,7 @@ MODELS = [
     Case(
         "a PeftModel is refused",
         lambda _: inject(fresh("nano")),
-        lambda peft: mh.inject_lora(peft),
+        lambda lora_model: mh.inject_lora(lora_model),
         refused=ValueError,
         says=("has LoRA adapters already",),
     ),
@@ -297,7 +297,7 @@ BROKEN_OFF = [
             [breaks_off("", PLACES["at the third layer"], KeyboardInterrupt).does(clip)]
             and inject(clip)
         ),
-        holds=lambda clip, peft: len(list(mh.lora_layers(peft))) == 17,
+        holds=lambda clip, lora_model: len(list(mh.lora_layers(lora_model))) == 17,
     ),
 ]
 
@@ -356,7 +356,7 @@ OTHERS = [
         "convnext_base: the default set has the image tower's last layer",
         a_small("convnext_base"),
         inject,
-        holds=lambda clip, peft: "visual.head.proj" in dict(mh.lora_layers(peft)),
+        holds=lambda clip, lora_model: "visual.head.proj" in dict(mh.lora_layers(lora_model)),
     ),
     *(
         every_adapter_learns(name, targets)

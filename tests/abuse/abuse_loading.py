@@ -44,13 +44,13 @@ def trained() -> torch.nn.Module:
     return randomised(mh.inject_lora(fresh("nano").model, rank=2, alpha=4, targets=TARGETS))
 
 
-def randomised(peft: torch.nn.Module) -> torch.nn.Module:
+def randomised(lora_model: torch.nn.Module) -> torch.nn.Module:
     torch.manual_seed(0)
-    for name, parameter in peft.named_parameters():
+    for name, parameter in lora_model.named_parameters():
         if ".lora_" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    torch.nn.init.constant_(peft.get_base_model().logit_scale, 3.0)
-    return peft.eval()
+    torch.nn.init.constant_(lora_model.get_base_model().logit_scale, 3.0)
+    return lora_model.eval()
 
 
 @functools.cache
@@ -65,9 +65,9 @@ def saved_by_peft(targets: str | tuple[str, ...], split: bool = False) -> Path:
     if split:
         mh.split_attention(model)
     chosen = targets if isinstance(targets, str) else list(targets)
-    peft = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=chosen))
+    lora_model = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=chosen))
     folder = Path(tempfile.mkdtemp()) / "adapter"
-    randomised(peft).save_pretrained(str(folder), save_embedding_layers=False)
+    randomised(lora_model).save_pretrained(str(folder), save_embedding_layers=False)
     return folder
 
 
@@ -492,9 +492,9 @@ def with_path(path: Any) -> Callable[[Path], Scene]:
 
 @functools.cache
 def merged_away() -> torch.nn.Module:
-    peft = mh.inject_lora(fresh("nano").model, rank=1)
-    mh.merge_adapter(peft)
-    return peft
+    lora_model = mh.inject_lora(fresh("nano").model, rank=1)
+    mh.merge_adapter(lora_model)
+    return lora_model
 
 
 ARGUMENTS = [
@@ -587,34 +587,36 @@ def numbers(model: torch.nn.Module) -> list[torch.Tensor]:
     return [p.detach() for name, p in model.named_parameters() if ".lora_" in name]
 
 
-def whole(model: torch.nn.Module, peft: torch.nn.Module, scale: bool = True) -> bool:
-    """`peft` computes, to the bit, what `trained()` does."""
+def whole(model: torch.nn.Module, lora_model: torch.nn.Module, scale: bool = True) -> bool:
+    """`lora_model` computes, to the bit, what `trained()` does."""
     torch.manual_seed(0)
     images, tokens = torch.rand(1, 3, 64, 64), load_once("nano").tokenizer(["a cat"])
     with torch.no_grad():
         same = [
             torch.equal(left, right)
             for left, right in (
-                (peft.encode_image(images), trained().encode_image(images)),
-                (peft.encode_text(tokens), trained().encode_text(tokens)),
-                *zip(numbers(peft), numbers(trained()), strict=True),
+                (lora_model.encode_image(images), trained().encode_image(images)),
+                (lora_model.encode_text(tokens), trained().encode_text(tokens)),
+                *zip(numbers(lora_model), numbers(trained()), strict=True),
             )
         ]
     return all(same) and (not scale or model.logit_scale.item() == 3.0)
 
 
-def base_kept(scene: Scene, peft: torch.nn.Module) -> bool:
+def base_kept(scene: Scene, lora_model: torch.nn.Module) -> bool:
     """The base under the adapters, when they are switched off again, is what it was."""
     same = load_once("nano").model.state_dict()
-    for _, layer in mh.lora_layers(peft):
+    for _, layer in mh.lora_layers(lora_model):
         for part in (layer.lora_A, layer.lora_B):
             torch.nn.init.zeros_(part["default"].weight)
-    state = mh.merge_adapter(peft).state_dict()
+    state = mh.merge_adapter(lora_model).state_dict()
     return all(torch.equal(state[key], same[key]) for key in same if key != "logit_scale")
 
 
-def loads(scene: Scene, peft: torch.nn.Module) -> bool:
-    return whole(scene.model, peft) and not any(p.requires_grad for p in peft.parameters())
+def loads(scene: Scene, lora_model: torch.nn.Module) -> bool:
+    return whole(scene.model, lora_model) and not any(
+        p.requires_grad for p in lora_model.parameters()
+    )
 
 
 def peft_case(name: str, of: Callable[[], Path], layers: int) -> Case:
@@ -622,8 +624,8 @@ def peft_case(name: str, of: Callable[[], Path], layers: int) -> Case:
         name,
         given(of=of),
         load_unchecked,
-        holds=lambda scene, peft: (
-            len(list(mh.lora_layers(peft))) == layers and base_kept(scene, peft)
+        holds=lambda scene, lora_model: (
+            len(list(mh.lora_layers(lora_model))) == layers and base_kept(scene, lora_model)
         ),
     )
 
@@ -641,7 +643,7 @@ LOADED = [
         "the adapter that the project brings along is loaded",
         lambda f: Scene(fresh("nano").model, mh.data_folder() / "adapters" / "thermal"),
         load,
-        holds=lambda scene, peft: len(list(mh.lora_layers(peft))) == 9,
+        holds=lambda scene, lora_model: len(list(mh.lora_layers(lora_model))) == 9,
     ),
     Case(
         "an edited model card is no reason to refuse",
@@ -674,9 +676,9 @@ LOADED = [
         "half precision is loaded without a loss",
         given(changed_tensors(lambda t: {key: value.half() for key, value in t.items()})),
         load,
-        holds=lambda scene, peft: all(
+        holds=lambda scene, lora_model: all(
             torch.equal(a, b.half().float())
-            for a, b in zip(numbers(peft), numbers(trained()), strict=True)
+            for a, b in zip(numbers(lora_model), numbers(trained()), strict=True)
         ),
     ),
 ]
@@ -738,8 +740,8 @@ FROM_PEFT = [
         "our adapter without its base_model.json is loaded whole, but for logit_scale",
         given(of=ours_without_notes),
         load_unchecked,
-        holds=lambda scene, peft: (
-            whole(scene.model, peft, scale=False)
+        holds=lambda scene, lora_model: (
+            whole(scene.model, lora_model, scale=False)
             and scene.model.logit_scale.item() == load_once("nano").model.logit_scale.item()
         ),
     ),

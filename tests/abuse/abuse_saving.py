@@ -35,10 +35,10 @@ def trained() -> torch.nn.Module:
 
 def newly_trained(seed: int = 0) -> torch.nn.Module:
     torch.manual_seed(seed)
-    peft = mh.inject_lora(fresh("nano").model, rank=2, targets=["visual.trunk.head.fc"])
-    for _, layer in mh.lora_layers(peft):
+    lora_model = mh.inject_lora(fresh("nano").model, rank=2, targets=["visual.trunk.head.fc"])
+    for _, layer in mh.lora_layers(lora_model):
         torch.nn.init.normal_(layer.lora_B["default"].weight)
-    return peft
+    return lora_model
 
 
 def numbers(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -367,29 +367,29 @@ UNWRITABLE = [
 
 @functools.cache
 def merged_away() -> torch.nn.Module:
-    """What `peft` is after `merge_adapter(peft)`."""
-    peft = newly_trained()
-    mh.merge_adapter(peft)
-    return peft
+    """What `lora_model` is after `merge_adapter(lora_model)`."""
+    lora_model = newly_trained()
+    mh.merge_adapter(lora_model)
+    return lora_model
 
 
 def holding(value: float) -> Callable[[], torch.nn.Module]:
     """Adapters of which one number is `value`."""
 
     def make() -> torch.nn.Module:
-        peft = newly_trained()
+        lora_model = newly_trained()
         with torch.no_grad():
-            numbers(peft)[1].view(-1)[-1] = value
-        return peft
+            numbers(lora_model)[1].view(-1)[-1] = value
+        return lora_model
 
     return make
 
 
 def with_scale(value: float) -> Callable[[], torch.nn.Module]:
     def make() -> torch.nn.Module:
-        peft = newly_trained()
-        torch.nn.init.constant_(peft.get_base_model().logit_scale, value)
-        return peft
+        lora_model = newly_trained()
+        torch.nn.init.constant_(lora_model.get_base_model().logit_scale, value)
+        return lora_model
 
     return make
 
@@ -403,15 +403,15 @@ def made_by_peft(**options: Any) -> Callable[[], torch.nn.Module]:
 
 
 def added_to_the_base() -> torch.nn.Module:
-    peft = newly_trained()
-    peft.merge_adapter()
-    return peft
+    lora_model = newly_trained()
+    lora_model.merge_adapter()
+    return lora_model
 
 
 def with_a_second() -> torch.nn.Module:
-    peft = newly_trained()
-    peft.add_adapter("second", LoraConfig(target_modules="visual.trunk.head.fc", r=2))
-    return peft
+    lora_model = newly_trained()
+    lora_model.add_adapter("second", LoraConfig(target_modules="visual.trunk.head.fc", r=2))
+    return lora_model
 
 
 NO_MODEL = [

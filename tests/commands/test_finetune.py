@@ -41,8 +41,8 @@ def test_pictures_that_are_decoded_once_make_the_same_adapter(folder: Path, tmp_
         out = tmp_path / str(len(made))
         arguments = [*QUICK, "--pictures", folder, "--out", out, "--no-augment", *more]
         finetune.main([str(argument) for argument in arguments])
-        peft = mh.load_adapter(fresh("nano").model, out)
-        made.append({n: p.detach() for n, p in peft.named_parameters() if ".lora_" in n})
+        lora_model = mh.load_adapter(fresh("nano").model, out)
+        made.append({n: p.detach() for n, p in lora_model.named_parameters() if ".lora_" in n})
     assert len(list((tmp_path / "cache").glob("pictures-*"))) == 2
     assert all(torch.equal(p, made[1][name]) for name, p in made[0].items())
 
@@ -68,8 +68,8 @@ def test_two_processes_make_the_adapter_of_one(folder: Path, tmp_path: Path):
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert ("2 processes" in done.stdout) == (count == 2)
-        peft = mh.load_adapter(fresh("nano").model, out)
-        made.append({n: p for n, p in peft.named_parameters() if ".lora_" in n})
+        lora_model = mh.load_adapter(fresh("nano").model, out)
+        made.append({n: p for n, p in lora_model.named_parameters() if ".lora_" in n})
     # `gradient_diff` compares any tensors by name.
     assert 0 < gradient_diff(*made).total < 1e-2
 

@@ -26,9 +26,9 @@ def test_what_trains_nothing_has_no_step(found):
 
 def test_what_is_kept_is_what_the_recorder_counts(found):
     clip = fresh("nano")
-    peft = mh.inject_lora(clip.model, targets="first")
-    peft.train()
-    with mh.trace(peft) as tape:
+    lora_model = mh.inject_lora(clip.model, targets="first")
+    lora_model.train()
+    with mh.trace(lora_model) as tape:
         features = (
             clip.model.encode_image(torch.rand(4, 3, *clip.image_size)),
             clip.model.encode_text(clip.tokenizer(["a", "b", "c", "d"])),

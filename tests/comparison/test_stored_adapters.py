@@ -17,8 +17,8 @@ def test_an_adapter_ranks_the_test_pictures_as_the_study_did(look):
     way, _, _ = train_adapters.best(look)
     run = read_study().measured(look, way)[train_adapters.SEED]
     clip = fresh("nano")
-    peft = mh.load_adapter(clip.model, mh.data_folder() / "adapters" / look)
-    assert run.trained == sum(p.numel() for n, p in peft.named_parameters() if ".lora_" in n)
+    lora_model = mh.load_adapter(clip.model, mh.data_folder() / "adapters" / look)
+    assert run.trained == sum(p.numel() for n, p in lora_model.named_parameters() if ".lora_" in n)
     ranks = picture_ranks(clip, mh.emoji_dataset(look, "test"), shown=False)
     same = sum(one == other for one, other in zip(ranks, run.new, strict=True)) / len(ranks)
     assert same > 0.98, "all, but for what another processor rounds differently"

@@ -92,3 +92,12 @@ def test_what_has_a_picture_is_drawn_by_its_own_function(adapted):
         by_itself, by_hand = thing.plot(), function(thing)
         assert picture_of(thing)._repr_png_() == by_hand._repr_png_()
         assert by_itself._repr_png_() == by_hand._repr_png_()
+
+
+def test_five_ways_to_store_a_model_have_five_colours_and_hide_none():
+    ways = ("fp32", "fp16", "int8", "int8, 8 kept", "int8, 24 kept")
+    links = tuple(Link("ONNX", way, *[0.9] * 6, 10**6, 10**5) for way in ways)
+    _, agreement = draw.trade(Trade(links)).axes
+    marks = agreement.get_lines()
+    assert len({mark.get_color() for mark in marks}) == len(ways)
+    assert {mark.get_markerfacecolor() for mark in marks} == {"none"}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from recorded_steps import step_of
 from shown import png, texts
 
-from mclip_helpers import draw
+from mclip_helpers import draw, trace
 from mclip_helpers.gradient import Graph, Norms, Saved
 
 
@@ -39,12 +40,16 @@ def check_texts(chart: draw.Chart, slack: float = 2.0) -> None:
 def test_a_path_has_a_bar_as_long_as_each_norm_and_names_zeros(lora, part):
     path = lora.path(f"stages.3.blocks.0.token_mixer.qkv.lora_{part}")
     chart = path.plot()
-    runs = [list(run) for _, run in itertools.groupby(path.nodes, lambda n: (n.where, n.is_leaf))]
-    wanted = [run[0].norm_in for run in runs if run[0].norm_in]
+    starts = [path.nodes[0]]  # of the rows: a module's stops share one, the loss's have one each
+    for before, node in itertools.pairwise(path.nodes):
+        if not node.where or (node.where, node.is_leaf) != (before.where, before.is_leaf):
+            starts.append(node)
+    assert sum(not node.where for node in starts) > 3
+    wanted = [node.norm_in for node in starts if node.norm_in]
     bars = [bar.get_x() + bar.get_width() for bar in chart.axes[0].patches]
     assert bars == pytest.approx(wanted)
-    assert sum("exactly zero" in text for text in texts(chart)) == len(runs) - len(wanted)
-    assert (len(runs) > len(wanted)) == (part == "A")
+    assert sum("exactly zero" in text for text in texts(chart)) == len(starts) - len(wanted)
+    assert (len(starts) > len(wanted)) == (part == "A")
     check_texts(chart)
 
 
@@ -81,6 +86,17 @@ def test_recordings_without_norms_or_bytes_can_be_drawn():
     for chart in (Norms({}).plot(), zero.plot(), Saved({}).plot(), Saved({"a.b": 10}).plot()):
         png(chart)
     assert any("exactly zero" in text for text in texts(zero.plot()))
+
+
+def test_a_long_path_outside_of_modules_is_one_row():
+    s = torch.ones(1, requires_grad=True)
+    with trace({"s": s}) as tape:
+        y = s
+        for _ in range(100):
+            y = y.sin()
+        y.sum().backward()
+    chart = tape.graph.path("s").plot()
+    assert len(chart.axes[0].patches) == 2  # the operations, and s
 
 
 def test_a_path_in_the_real_model_can_be_drawn():

@@ -12,7 +12,7 @@ from mclip_helpers import draw
 
 
 def test_matrices_stand_side_by_side_to_one_scale_with_signs_between_them():
-    shown = {"B": torch.randn(6, 2), "A": torch.randn(2, 5)}
+    shown = {"B": torch.randn(16, 2), "A": torch.randn(2, 5)}  # B is narrower than its slot
     axes = draw.matrices(shown, ["·"]).axes[0]
     for image, matrix in zip(axes.images, shown.values(), strict=True):
         left, right, bottom, top = image.get_extent()
@@ -22,7 +22,8 @@ def test_matrices_stand_side_by_side_to_one_scale_with_signs_between_them():
         assert -low == high, "white is zero"
     first, second = (image.get_extent() for image in axes.images)
     [sign] = [text for text in axes.texts if text.get_text() == "·"]
-    assert first[1] < sign.get_position()[0] < second[0]
+    assert first[1] < second[0]
+    assert sign.get_position() == pytest.approx(((first[1] + second[0]) / 2, 0))
 
 
 def test_matrices_are_named_and_counted_and_a_kernel_is_a_matrix():

@@ -33,10 +33,10 @@ def test_the_six_frames_tell_the_story_of_an_adapter(graph):
         "lora_A: exactly zero",
     ]
     assert [next(t for t in frame if t in titles) for frame in frames] == titles
-    steps = [int(re.search(r"step (\d+) of 366", " ".join(frame))[1]) for frame in frames]
-    assert steps[0] == 1 and steps == sorted(steps)
+    places = [int(re.search(r"node (\d+) of 366", " ".join(frame))[1]) for frame in frames]
+    assert places[0] == 1 and places == sorted(places)
     b = graph.leaf(IMAGE_B)
-    assert steps[4] == b.order
+    assert places[4] == b.order
     assert any(f"arrived: norm {short_number(b.norm_in)}" in t for t in frames[4])
     assert "exactly zero: B is all zeros, and" in " ".join(frames[5]).replace("\n", " ")
 
@@ -71,11 +71,11 @@ def test_a_parameter_without_an_adapter_has_its_layer_in_the_titles():
 
 
 @pytest.mark.parametrize(("make", "name"), [(algebra, "w"), (sequential, "0.weight")])
-def test_without_towers_the_steps_are_counted_and_the_last_one_arrives(make, name):
+def test_without_towers_the_nodes_are_counted_and_the_last_one_arrives(make, name):
     graph = make()
     frames = [" ".join(frame) for frame in written(graph.frames(name).plot())]
-    steps = [int(re.search(r"step (\d+)", frame)[1]) for frame in frames]
-    assert steps == [frame.node.order for frame in graph.frames(name).frames]
+    places = [int(re.search(r"node (\d+)", frame)[1]) for frame in frames]
+    assert places == [frame.node.order for frame in graph.frames(name).frames]
     assert f"{name.rpartition('.')[2]}: arrived" in frames[-1]
 
 

@@ -67,9 +67,9 @@ def training(count: int, workers: int, seed: int, folder: Path) -> Series:
     return series
 
 
-def _seconds_of_a_save(peft: object, path: Path) -> float:
+def _seconds_of_a_save(lora_model: object, path: Path) -> float:
     start = time.monotonic()
-    mh.save_adapter(peft, path)
+    mh.save_adapter(lora_model, path)
     return time.monotonic() - start
 
 
@@ -78,7 +78,7 @@ def saving(count: int, seed: int, folder: Path) -> Series:
     series = Series("saves over an adapter", "the old one or the new one loads", count)
     path = folder / "adapter"
     adapters = {i: some_adapter(i) for i in (0, 1)}
-    contents = {i: tensors_of(peft) for i, peft in adapters.items()}
+    contents = {i: tensors_of(lora_model) for i, lora_model in adapters.items()}
     mh.save_adapter(adapters[0], path)
     # A process that has just been forked takes up to three times as long.
     seconds = min(_seconds_of_a_save(adapters[0], folder / "whole") for _ in range(3))

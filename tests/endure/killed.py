@@ -190,24 +190,26 @@ def killed_run(
 
 def some_adapter(seed: int) -> object:
     """`nano` with adapters full of random numbers."""
-    peft = mh.inject_lora(fresh("nano").model, rank=4)
+    lora_model = mh.inject_lora(fresh("nano").model, rank=4)
     torch.manual_seed(seed)
     with torch.no_grad():
-        for parameter in mh.trainable_parameters(peft).values():
+        for parameter in mh.trainable_parameters(lora_model).values():
             parameter.normal_()
-    return peft
+    return lora_model
 
 
-def tensors_of(peft: object) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in peft.named_parameters() if ".lora_" in name}
+def tensors_of(lora_model: object) -> dict[str, torch.Tensor]:
+    return {
+        name: p.detach().clone() for name, p in lora_model.named_parameters() if ".lora_" in name
+    }
 
 
-def killed_save(path: Path, peft: object, seconds: float) -> Stage | None:
-    """Save `peft` over what is at `path`, and kill the process that does it after `seconds`."""
+def killed_save(path: Path, lora_model: object, seconds: float) -> Stage | None:
+    """Save `lora_model` over what is at `path`, and kill that process after `seconds`."""
 
     def work(report: Callable) -> None:
         report(Stage.WRITING)
-        mh.save_adapter(peft, path)
+        mh.save_adapter(lora_model, path)
 
     return Process(work).kill_after(seconds, writes=1)
 

@@ -122,8 +122,8 @@ def test_the_model_stays_as_it_is_also_in_training_mode(tmp_path: Path):
 
 def test_an_adapter_that_is_off_is_left_out(tmp_path: Path):
     clip = fresh("nano")
-    peft = mh.load_adapter(clip.model, ADAPTER)
-    with peft.disable_adapter():
+    lora_model = mh.load_adapter(clip.model, ADAPTER)
+    with lora_model.disable_adapter():
         base = mh.export_onnx(clip, tmp_path / "base", task(4), progress=False)
     given = inputs(clip, "image", 4)
     plain = expected(fresh("nano"), "image", given)
@@ -181,9 +181,9 @@ def test_the_graphs_tell_nothing_of_the_machine():
 def test_every_mobileclip_goes_through_the_chain(name: str, size: int, tmp_path: Path):
     """The trunk of B is another one, a ViT; weights and adapters are random."""
     clip = fresh(name)
-    peft = mh.inject_lora(clip.model, rank=2).eval()
+    lora_model = mh.inject_lora(clip.model, rank=2).eval()
     torch.manual_seed(0)
-    for _, layer in mh.lora_layers(peft):
+    for _, layer in mh.lora_layers(lora_model):
         torch.nn.init.normal_(layer.lora_B["default"].weight, std=0.1)
     shipped = mh.export_onnx(clip, tmp_path / "a", task(3), progress=False)
     assert [link.after for link in shipped.links] == ["merged", "folded", "ONNX"]

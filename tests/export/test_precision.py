@@ -156,6 +156,8 @@ def test_the_trade_has_a_point_for_each_way_and_a_picture():
     assert eight.mean_cosine < better.mean_cosine < half.mean_cosine
     r1, agreement = measured.plot().axes
     assert len(agreement.get_lines()) == 4 and r1.get_ylabel().startswith("R@1")
+    names = [text.get_text() for text in agreement.get_legend().get_texts()]
+    assert names == ["R@1 before", "fp32", "fp16", "int8", "int8, 8 kept"]
     assert "int8, 8 kept" in str(measured.table)
     assert isinstance(measured, Trade)
     with pytest.raises(TypeError, match="pass the Trade"):

@@ -22,10 +22,10 @@ def test_the_norm_of_a_tiny_gradient_is_right_too():
 
 def test_before_a_backward_pass_no_adapter_is_reached_and_the_rest_is_frozen():
     clip = mh.load_model("nano", pretrained="random", device="cpu")
-    peft = mh.inject_lora(clip.model, rank=2)
-    current = mh.gradients(peft)
-    layers = len(list(mh.lora_layers(peft)))
-    assert len(current) == len(list(peft.parameters()))
+    lora_model = mh.inject_lora(clip.model, rank=2)
+    current = mh.gradients(lora_model)
+    layers = len(list(mh.lora_layers(lora_model)))
+    assert len(current) == len(list(lora_model.parameters()))
     assert current.count("not_reached") == 2 * layers > 0
     assert current.count("not_reached", "A") == current.count("not_reached", "B") == layers
     assert current.count("frozen") == len(current) - 2 * layers
@@ -34,11 +34,11 @@ def test_before_a_backward_pass_no_adapter_is_reached_and_the_rest_is_frozen():
 
 
 def test_each_gradient_is_that_of_its_parameter_and_stays_as_it_is():
-    peft = recorded("image only").model
-    before = [None if p.grad is None else p.grad.clone() for p in peft.parameters()]
-    current = mh.gradients(peft)
-    named = dict(mh.lora_layers(peft))
-    for g, grad, (name, p) in zip(current, before, peft.named_parameters(), strict=True):
+    lora_model = recorded("image only").model
+    before = [None if p.grad is None else p.grad.clone() for p in lora_model.parameters()]
+    current = mh.gradients(lora_model)
+    named = dict(mh.lora_layers(lora_model))
+    for g, grad, (name, p) in zip(current, before, lora_model.named_parameters(), strict=True):
         assert g.name == clean_name(name)
         assert g.shape == tuple(p.shape)
         assert g.requires_grad == p.requires_grad

@@ -36,9 +36,9 @@ def test_without_towers_everything_is_the_model():
 
 def test_what_the_whole_model_computes_itself_is_of_no_tower():
     clip = fresh("nano")
-    peft = mh.inject_lora(clip.model)
-    with mh.trace(peft) as tape:
-        image, text, scale = peft(torch.rand(2, 3, 64, 64), clip.tokenizer(["a", "b"]))
+    lora_model = mh.inject_lora(clip.model)
+    with mh.trace(lora_model) as tape:
+        image, text, scale = lora_model(torch.rand(2, 3, 64, 64), clip.tokenizer(["a", "b"]))
         (scale * image @ text.T).sum().backward()
     by_module = {n.module: tape.graph.tower(n) for n in tape.graph.nodes if not n.is_leaf}
     assert by_module["base_model.model"] == "loss"

@@ -77,7 +77,7 @@ def test_a_graph_without_parameters_has_frames_and_no_end():
     frames = nameless().frames()
     assert frames.ends == ()
     assert [frame.scene for frame in frames.frames] == [Scene.LOSS, Scene.BETWEEN, Scene.BETWEEN]
-    assert repr(frames) == "<3 frames of a backward pass of 3 steps>"
+    assert repr(frames) == "<3 frames of a backward pass of 3 nodes>"
 
 
 def test_without_a_name_the_story_is_about_the_first_lora_b_or_the_first_parameter(graph):

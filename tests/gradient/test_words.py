@@ -70,8 +70,8 @@ def recordings() -> list[Graph]:
     clip = fresh("nano")
     torch.manual_seed(0)
     broken = Broken()
-    peft = mh.inject_lora(clip.model)
-    with mh.trace(peft) as tape:
+    lora_model = mh.inject_lora(clip.model)
+    with mh.trace(lora_model) as tape:
         clip_loss(clip).backward()
     optimizer = torch.optim.SGD(broken.zero.parameters())
     with mh.trace(broken, optimizer) as other:

@@ -65,33 +65,35 @@ def difference(left: torch.Tensor, right: torch.Tensor) -> float:
     return norms.max().item()
 
 
-def two_steps(peft: nn.Module, images: torch.Tensor, tokens: torch.Tensor) -> list[dict]:
+def two_steps(lora_model: nn.Module, images: torch.Tensor, tokens: torch.Tensor) -> list[dict]:
     """Two steps of AdamW under `.train()`; the norm of every parameter's gradient at each."""
     found = []
-    optimizer = torch.optim.AdamW([p for p in peft.parameters() if p.requires_grad], lr=1e-2)
-    peft.train()
+    optimizer = torch.optim.AdamW([p for p in lora_model.parameters() if p.requires_grad], lr=1e-2)
+    lora_model.train()
     for _ in range(2):
         optimizer.zero_grad()
         loss = mh.contrastive_loss(
-            peft.encode_image(images), peft.encode_text(tokens), peft.logit_scale.exp()
+            lora_model.encode_image(images),
+            lora_model.encode_text(tokens),
+            lora_model.logit_scale.exp(),
         )
         loss.backward()
-        gradients = {name: p.grad for name, p in peft.named_parameters()}
+        gradients = {name: p.grad for name, p in lora_model.named_parameters()}
         found.append({n: None if g is None else g.norm().item() for n, g in gradients.items()})
         optimizer.step()
-    peft.eval()
+    lora_model.eval()
     return found
 
 
 def with_random_adapters(clip: mh.Clip, seed: int = 0, targets: str = "default") -> PeftModel:
     """Adapters as if trained: B is not zero."""
-    peft = mh.inject_lora(clip.model, rank=2, targets=targets).eval()
+    lora_model = mh.inject_lora(clip.model, rank=2, targets=targets).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for p in peft.parameters():
+        for p in lora_model.parameters():
             if p.requires_grad:
                 p.copy_(torch.randn(p.shape, generator=generator) / 10)
-    return peft
+    return lora_model
 
 
 def adapter_state(model: nn.Module) -> State:

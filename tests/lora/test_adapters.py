@@ -34,10 +34,10 @@ def folder(nano: mh.Clip, tmp_path: Path) -> Path:
 
 
 def test_a_loaded_adapter_is_frozen_unless_asked_for(folder: Path):
-    peft = mh.load_adapter(fresh("nano").model, folder)
-    assert not any(p.requires_grad for p in peft.parameters())
-    peft = mh.load_adapter(fresh("nano").model, folder, trainable=True)
-    assert set(mh.trainable_parameters(peft)) == set(adapter_state(peft))
+    lora_model = mh.load_adapter(fresh("nano").model, folder)
+    assert not any(p.requires_grad for p in lora_model.parameters())
+    lora_model = mh.load_adapter(fresh("nano").model, folder, trainable=True)
+    assert set(mh.trainable_parameters(lora_model)) == set(adapter_state(lora_model))
 
 
 def test_an_adapter_of_another_model_is_refused_with_both_names(folder: Path):
@@ -119,7 +119,7 @@ def test_a_failed_save_leaves_the_old_adapter_and_nothing_else(
 
     digest = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).digest()
     new = fresh("nano")
-    peft = with_random_adapters(new, seed=1)
+    lora_model = with_random_adapters(new, seed=1)
     if where == "in PEFT":
         save = PeftModel.save_pretrained
 
@@ -133,7 +133,7 @@ def test_a_failed_save_leaves_the_old_adapter_and_nothing_else(
     else:
         monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="no space left"):
-        mh.save_adapter(peft, folder)
+        mh.save_adapter(lora_model, folder)
     monkeypatch.undo()
 
     assert [path.name for path in folder.parent.iterdir()] == ["adapter"]
@@ -153,10 +153,10 @@ def test_a_save_replaces_an_older_save(nano: mh.Clip, folder: Path):
 
 
 def test_a_save_without_the_merged_model_takes_an_old_one_away(tmp_path: Path):
-    peft = with_random_adapters(fresh("nano"))
-    folder = mh.save_adapter(peft, tmp_path / "adapter", merged=True)
+    lora_model = with_random_adapters(fresh("nano"))
+    folder = mh.save_adapter(lora_model, tmp_path / "adapter", merged=True)
     assert (folder / "merged").is_dir()
-    mh.save_adapter(peft, folder)
+    mh.save_adapter(lora_model, folder)
     assert not (folder / "merged").exists()
 
 
@@ -179,13 +179,13 @@ def test_a_trained_logit_scale_travels_with_the_adapter(
     nano: mh.Clip, emoji: mh.PictureDataset, tmp_path: Path
 ):
     start = nano.model.logit_scale.item()
-    peft = mh.inject_lora(nano.model)
+    lora_model = mh.inject_lora(nano.model)
     mh.train(nano, emoji, epochs=1, batch_size=8, train_logit_scale=True, progress=False)
     trained = nano.model.logit_scale.detach().clone()
     assert trained.item() != start
 
     model = fresh("nano").model
-    loaded = mh.load_adapter(model, mh.save_adapter(peft, tmp_path / "adapter"))
+    loaded = mh.load_adapter(model, mh.save_adapter(lora_model, tmp_path / "adapter"))
     assert torch.equal(model.logit_scale, trained)
     assert torch.equal(mh.merge_adapter(loaded).state_dict()["logit_scale"], trained)
 

@@ -35,20 +35,20 @@ def test_every_adapter_learns_and_is_reloaded_and_merged(
     clip = small(name)
     before = clip.model.state_dict()
     torch.manual_seed(0)
-    peft = inject(clip, targets)
-    base, fresh = snapshot(peft), adapter_state(peft)
+    lora_model = inject(clip, targets)
+    base, fresh = snapshot(lora_model), adapter_state(lora_model)
     mh.train(clip, emoji.head(16), epochs=2, batch_size=8, progress=False)
 
-    same_bits(snapshot(peft), base)
-    same_bits({n: base_state_dict(peft)[n] for n in before}, before)
-    trained = adapter_state(peft)
+    same_bits(snapshot(lora_model), base)
+    same_bits({n: base_state_dict(lora_model)[n] for n in before}, before)
+    trained = adapter_state(lora_model)
     assert [n for n, matrix in trained.items() if torch.equal(matrix, fresh[n])] == []
 
     images = torch.rand(1, 3, *clip.image_size)
     tokens = clip.tokenizer(["a red apple"])
-    wanted = outputs(peft.eval(), images, tokens)
+    wanted = outputs(lora_model.eval(), images, tokens)
     other = small(name)
-    loaded = mh.load_adapter(other.model, mh.save_adapter(peft, tmp_path / "adapter"))
+    loaded = mh.load_adapter(other.model, mh.save_adapter(lora_model, tmp_path / "adapter"))
     assert torch.equal(outputs(loaded, images, tokens), wanted)
     merged = mh.merge_adapter(loaded)
     plain = small(name).model
@@ -104,11 +104,13 @@ def test_what_a_set_leaves_out_is_said_in_one_sentence(name: str, targets: str):
     ends, reason = LEFT_OUT[name, targets]
     clip = small(name)
     with pytest.warns(UserWarning, match=f"^{len(ends)} layers of the target set") as caught:
-        peft = mh.inject_lora(clip.model, targets=targets)
+        lora_model = mh.inject_lora(clip.model, targets=targets)
     (warning,) = caught
     assert reason in str(warning.message)
     assert Path(warning.filename) == Path(__file__)
-    assert not any(layer.endswith(ends) for layer, _ in mh.lora_layers(peft) if "pool" in layer)
+    assert not any(
+        layer.endswith(ends) for layer, _ in mh.lora_layers(lora_model) if "pool" in layer
+    )
 
 
 def test_where_nothing_is_left_out_nothing_is_said(recwarn):

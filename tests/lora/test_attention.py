@@ -573,18 +573,18 @@ def test_lora_goes_all_its_way_on_the_other_class(name: str, tmp_path):
     model = with_the_stand_in(model)
     torch.testing.assert_close(outputs(model, *seen), plain, **near)
 
-    peft = mh.inject_lora(model, rank=2).train()
-    found = [name for name, m in peft.named_modules() if isinstance(m, SplitAttention)]
+    lora_model = mh.inject_lora(model, rank=2).train()
+    found = [name for name, m in lora_model.named_modules() if isinstance(m, SplitAttention)]
     assert len(found) == attentions
-    torch.testing.assert_close(outputs(peft.eval(), *seen), plain, **near)
-    optimizer = torch.optim.AdamW([p for p in peft.parameters() if p.requires_grad], lr=1e-2)
+    torch.testing.assert_close(outputs(lora_model.eval(), *seen), plain, **near)
+    optimizer = torch.optim.AdamW([p for p in lora_model.parameters() if p.requires_grad], lr=1e-2)
     for _ in range(2):  # in the first, every B is zero, and so is every A's gradient
         optimizer.zero_grad()
-        with mh.trace(peft) as tape:
-            image, text = peft.encode_image(seen[0]), peft.encode_text(seen[1])
-            mh.contrastive_loss(image, text, peft.logit_scale.exp()).backward()
+        with mh.trace(lora_model) as tape:
+            image, text = lora_model.encode_image(seen[0]), lora_model.encode_text(seen[1])
+            mh.contrastive_loss(image, text, lora_model.logit_scale.exp()).backward()
         optimizer.step()
-    adapters = [p for n, p in peft.named_parameters() if ".lora_" in n]
+    adapters = [p for n, p in lora_model.named_parameters() if ".lora_" in n]
     assert all(p.grad is not None and p.grad.any() for p in adapters)
     assert tape.graph.gradients.dead == ()
     modules = {node.module for node in tape.graph.nodes}
@@ -592,9 +592,9 @@ def test_lora_goes_all_its_way_on_the_other_class(name: str, tmp_path):
         for layer in ("q_proj", "k_proj", "v_proj", "out_proj"):
             assert f"{attention}.{layer}.lora_B.default" in modules
 
-    trained = outputs(peft, *seen)
+    trained = outputs(lora_model, *seen)
     assert not torch.allclose(trained, plain, rtol=0, atol=1e-2 * plain.std().item())
-    folder = mh.save_adapter(peft, tmp_path / "adapter")
+    folder = mh.save_adapter(lora_model, tmp_path / "adapter")
     same = mh.load_adapter(with_the_stand_in(new()), folder)
     assert torch.equal(outputs(same, *seen), trained)
     torch.testing.assert_close(outputs(mh.load_adapter(new(), folder), *seen), trained, **near)

@@ -33,12 +33,12 @@ WITHOUT_US = "import sys; sys.modules['mclip_helpers'] = None\n"
 def adapted(clip: mh.Clip, targets: str = "default") -> PeftModel:
     """Adapters that do something, and a temperature of their own."""
     torch.manual_seed(0)
-    peft = mh.inject_lora(clip.model, rank=4, targets=targets)
-    for _, layer in mh.lora_layers(peft):
+    lora_model = mh.inject_lora(clip.model, rank=4, targets=targets)
+    for _, layer in mh.lora_layers(lora_model):
         nn.init.normal_(layer.lora_B["default"].weight, std=0.02)
     with torch.no_grad():
         clip.model.logit_scale.fill_(2.0)
-    return peft.eval()
+    return lora_model.eval()
 
 
 def card_in(folder: Path) -> str:
@@ -78,8 +78,8 @@ def apple(tmp_path_factory: pytest.TempPathFactory) -> Given:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         clip = mh.load_model("MobileCLIP2-S0", cache_dir=cache, device="cpu")
-    peft = adapted(clip)
-    mh.save_adapter(peft, folder, data=DATA, metrics=METRICS, merged=True)
+    lora_model = adapted(clip)
+    mh.save_adapter(lora_model, folder, data=DATA, metrics=METRICS, merged=True)
     ((picture, _),) = mh.emoji_dataset("twemoji").find("cat face")
     picture.save(folder / "picture.png")
     shares = mh.zero_shot(clip, [picture], ["a cat", "a dog"])[0].tolist()

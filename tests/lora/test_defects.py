@@ -79,7 +79,7 @@ def test_four_linear_layers_have_neither_defect_in_any_version(notebook):
         (0.13, 0, 0, "WRONG"),
         (0, 0, 0, "right"),
         (147, 0, 0, "WRONG"),
-        (-0.02, 0, 0.005, "WRONG"),  # a wrong transform that happens to help is wrong as well
+        (-0.02, 0, 0.005, "WRONG"),  # too small is wrong as well
     ],
 )
 def test_the_verdict_follows_the_number(notebook, measured, right, tolerance, said):

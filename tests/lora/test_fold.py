@@ -38,12 +38,12 @@ def in_order(state: dict) -> dict:
 
 def trained(model: torch.nn.Module, targets: str = "image") -> torch.nn.Module:
     torch.manual_seed(1)
-    peft = mh.inject_lora(model, 2, 4, targets=targets)
+    lora_model = mh.inject_lora(model, 2, 4, targets=targets)
     with torch.no_grad():
-        for name, parameter in peft.named_parameters():
+        for name, parameter in lora_model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.1)
-    return peft.eval()
+    return lora_model.eval()
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,15 @@ def test_gradients_of_adapters_are_the_same_to_ten_digits(targets):
         model = some("nano")
         if folding:
             fold(model)
-        peft = trained(model, targets).train()
+        lora_model = trained(model, targets).train()
         texts = fresh("nano").tokenizer(["a", "b"])
         loss = mh.contrastive_loss(
-            peft.encode_image(pictures(model, 2)), peft.encode_text(texts), model.logit_scale.exp()
+            lora_model.encode_image(pictures(model, 2)),
+            lora_model.encode_text(texts),
+            model.logit_scale.exp(),
         )
         loss.backward()
-        gradients.append({n: p.grad for n, p in peft.named_parameters() if p.requires_grad})
+        gradients.append({n: p.grad for n, p in lora_model.named_parameters() if p.requires_grad})
     plain, folded = gradients
     assert list(plain) == list(folded)
     for name, gradient in plain.items():
@@ -103,14 +105,14 @@ def test_gradients_of_adapters_are_the_same_to_ten_digits(targets):
 def test_an_adapter_trained_folded_loads_unfolded_and_the_other_way_round(tmp_path):
     folded, plain = fresh("nano").model.eval(), fresh("nano").model.eval()
     fold(folded)
-    peft = trained(folded)
-    mh.save_adapter(peft, tmp_path / "a", merged=True)
+    lora_model = trained(folded)
+    mh.save_adapter(lora_model, tmp_path / "a", merged=True)
     images = pictures(plain).float()
     loaded = mh.load_adapter(plain, tmp_path / "a")
     with torch.no_grad():
-        expected, found = peft.encode_image(images), loaded.encode_image(images)
+        expected, found = lora_model.encode_image(images), loaded.encode_image(images)
     assert (expected - found).norm() < 1e-5 * expected.norm()
-    assert fingerprint(peft) == fingerprint(loaded)
+    assert fingerprint(lora_model) == fingerprint(loaded)
 
     other = fresh("nano").model.eval()
     fold(other)
@@ -122,9 +124,9 @@ def test_an_adapter_trained_folded_loads_unfolded_and_the_other_way_round(tmp_pa
 def test_it_merges_back_into_open_clips_own_state_dict():
     folded, plain = fresh("nano").model.eval(), fresh("nano").model.eval()
     fold(folded)
-    peft, expected = trained(folded), merged_state_dict(trained(plain))
-    same_bits(in_order(merged_state_dict(peft)), in_order(expected))
-    merged = mh.merge_adapter(peft)
+    lora_model, expected = trained(folded), merged_state_dict(trained(plain))
+    same_bits(in_order(merged_state_dict(lora_model)), in_order(expected))
+    merged = mh.merge_adapter(lora_model)
     fresh("nano").model.load_state_dict(merged.state_dict(), strict=True)
     for name, value in merged.state_dict().items():
         torch.testing.assert_close(value, expected[name])

@@ -26,8 +26,8 @@ from mclip_helpers.lora import why_not
 
 
 def test_rank_alpha_and_dropout_reach_every_layer(nano: mh.Clip):
-    peft = mh.inject_lora(nano.model, rank=3, alpha=12, dropout=0.25)
-    for name, layer in mh.lora_layers(peft):
+    lora_model = mh.inject_lora(nano.model, rank=3, alpha=12, dropout=0.25)
+    for name, layer in mh.lora_layers(lora_model):
         assert layer.r["default"] == 3, name
         assert layer.scaling["default"] == 4, name
         assert layer.lora_dropout["default"].p == 0.25, name
@@ -43,11 +43,11 @@ def test_linear_1x1_and_larger_convolutions_are_trained_saved_and_merged(
     large = next(n for n, m in convolutions if m.kernel_size == (3, 3))
     linear = next(f"visual.{n}" for n, m in fit if isinstance(m, nn.Linear))
 
-    peft = mh.inject_lora(nano.model, targets=[small, large, linear])
+    lora_model = mh.inject_lora(nano.model, targets=[small, large, linear])
     images, tokens = torch.rand(2, 3, *nano.model.visual.image_size), nano.tokenizer(["a", "dog"])
-    two_steps(peft, images, tokens)
-    trained = outputs(peft, images, tokens)
-    loaded = mh.load_adapter(fresh("nano").model, mh.save_adapter(peft, tmp_path / "adapter"))
+    two_steps(lora_model, images, tokens)
+    trained = outputs(lora_model, images, tokens)
+    loaded = mh.load_adapter(fresh("nano").model, mh.save_adapter(lora_model, tmp_path / "adapter"))
     assert torch.equal(outputs(loaded, images, tokens), trained)
     merged = mh.merge_adapter(loaded)
     base = load_once("nano").model.state_dict()
@@ -74,37 +74,39 @@ def test_impossible_arguments_are_refused_before_anything_changes(nano, argument
 
 
 def test_a_second_injection_is_refused_and_the_first_kept(nano: mh.Clip):
-    peft = mh.inject_lora(nano.model, rank=2)
-    before = form(peft)
+    lora_model = mh.inject_lora(nano.model, rank=2)
+    before = form(lora_model)
     with pytest.raises(ValueError, match="has LoRA adapters already"):
         mh.inject_lora(nano.model, rank=4)
     with pytest.raises(ValueError, match="has LoRA adapters already"):
-        mh.inject_lora(peft, rank=4)
-    assert form(peft) == before
+        mh.inject_lora(lora_model, rank=4)
+    assert form(lora_model) == before
 
 
 def test_a_merged_model_can_be_injected_anew(nano: mh.Clip):
     merged = mh.merge_adapter(mh.inject_lora(nano.model, rank=2))
-    peft = mh.inject_lora(merged, rank=4)
-    assert {layer.r["default"] for _, layer in mh.lora_layers(peft)} == {4}
+    lora_model = mh.inject_lora(merged, rank=4)
+    assert {layer.r["default"] for _, layer in mh.lora_layers(lora_model)} == {4}
 
 
 @pytest.mark.parametrize("name", ["nano", "MobileCLIP2-S0"])
 def test_a_deepcopy_of_an_adapted_model_is_equal_and_apart(name: str):
     clip = fresh(name)
-    peft = with_random_adapters(clip)
+    lora_model = with_random_adapters(clip)
     torch.manual_seed(0)
     tokens = clip.tokenizer(["a red apple", "a dog"])
     with torch.no_grad():
-        expected = peft.encode_text(tokens)
-        twin = copy.deepcopy(peft)
+        expected = lora_model.encode_text(tokens)
+        twin = copy.deepcopy(lora_model)
         assert torch.equal(twin.encode_text(tokens), expected)
         for p in mh.trainable_parameters(twin).values():
             p.zero_()
         assert not torch.equal(twin.encode_text(tokens), expected)
-        assert torch.equal(peft.encode_text(tokens), expected)
+        assert torch.equal(lora_model.encode_text(tokens), expected)
         twin.train()
         assert not any(norm.training for norm in batch_norms(twin))
     merged = mh.merge_adapter(twin)  # its B is zero now: what comes out is the base
     same_bits(merged.state_dict(), load_once(name).model.state_dict())
-    assert any(isinstance(m, LoraLayer) for m in peft.modules()), "merging spared the original"
+    assert any(isinstance(m, LoraLayer) for m in lora_model.modules()), (
+        "merging spared the original"
+    )

@@ -71,18 +71,18 @@ def journey(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     fingerprints = [fingerprint(model)]
     mh.split_attention(model)
     split = outputs(model, *seen)
-    peft = mh.inject_lora(model, rank=4, alpha=8, targets="default").eval()
-    fingerprints.append(fingerprint(peft))
-    untrained = outputs(peft, *seen)
-    before = snapshot(peft)
-    trainable = [n for n, p in peft.named_parameters() if p.requires_grad]
+    lora_model = mh.inject_lora(model, rank=4, alpha=8, targets="default").eval()
+    fingerprints.append(fingerprint(lora_model))
+    untrained = outputs(lora_model, *seen)
+    before = snapshot(lora_model)
+    trainable = [n for n, p in lora_model.named_parameters() if p.requires_grad]
 
-    gradients = two_steps(peft, *seen)
-    fingerprints.append(fingerprint(peft))
-    trained = outputs(peft, *seen)
-    with peft.disable_adapter():
-        disabled = outputs(peft, *seen)
-    folder = mh.save_adapter(peft, tmp_path_factory.mktemp(name) / "adapter")
+    gradients = two_steps(lora_model, *seen)
+    fingerprints.append(fingerprint(lora_model))
+    trained = outputs(lora_model, *seen)
+    with lora_model.disable_adapter():
+        disabled = outputs(lora_model, *seen)
+    folder = mh.save_adapter(lora_model, tmp_path_factory.mktemp(name) / "adapter")
 
     again = mh.load_adapter(fresh(name).model, folder)
     loaded = outputs(again, *seen)
@@ -98,10 +98,10 @@ def journey(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         plain=outputs(plain_copy(name, merged_model.state_dict()), *seen),
         gradients=gradients,
         before=before,
-        after=snapshot(peft),
+        after=snapshot(lora_model),
         trainable=trainable,
         fingerprints=fingerprints,
-        base_state=base_state_dict(peft),
+        base_state=base_state_dict(lora_model),
         merged_model=merged_model,
         folder=folder,
     )
@@ -214,12 +214,12 @@ def test_an_adapter_file_holds_adapters_alone(journey: Journey):
 
 
 def test_train_leaves_the_base_bit_equal(nano: mh.Clip, emoji: mh.PictureDataset):
-    peft = mh.inject_lora(nano.model)
-    before = snapshot(peft)
-    adapters = copy.deepcopy([p for p in peft.parameters() if p.requires_grad])
+    lora_model = mh.inject_lora(nano.model)
+    before = snapshot(lora_model)
+    adapters = copy.deepcopy([p for p in lora_model.parameters() if p.requires_grad])
     mh.train(nano, emoji, epochs=1, batch_size=8, progress=False)
-    same_bits(snapshot(peft), before)
-    trained = [p for p in peft.parameters() if p.requires_grad]
+    same_bits(snapshot(lora_model), before)
+    trained = [p for p in lora_model.parameters() if p.requires_grad]
     assert not any(torch.equal(a, b) for a, b in zip(adapters, trained, strict=True))
 
 
@@ -240,15 +240,15 @@ save_file({"image": image, "text": text}, found)
 def test_a_new_process_loads_the_adapter_and_gives_the_same_bits(
     nano: mh.Clip, emoji: mh.PictureDataset, tmp_path: Path
 ):
-    peft = mh.inject_lora(nano.model, dropout=0.1)
+    lora_model = mh.inject_lora(nano.model, dropout=0.1)
     mh.train(nano, emoji, epochs=1, batch_size=8, progress=False)
     images, tokens = next(iter(mh.loader(emoji, nano, 4)))
     save_file({"images": images.contiguous(), "tokens": tokens}, tmp_path / "given")
-    mh.save_adapter(peft, tmp_path / "adapter")
+    mh.save_adapter(lora_model, tmp_path / "adapter")
     files = [str(tmp_path / name) for name in ("adapter", "given", "found")]
     subprocess.run([sys.executable, "-c", NEW_PROCESS, *files], check=True, timeout=120)
 
     found = load_file(tmp_path / "found")
     with torch.no_grad():
-        assert torch.equal(found["image"], peft.eval().encode_image(images))
-        assert torch.equal(found["text"], peft.encode_text(tokens))
+        assert torch.equal(found["image"], lora_model.eval().encode_image(images))
+        assert torch.equal(found["text"], lora_model.encode_text(tokens))

@@ -15,12 +15,12 @@ from mclip_helpers.lora.state import fingerprint, scalars
 
 @pytest.mark.parametrize("name", ["nano", "MobileCLIP2-S0", "ViT-B-32"])
 def test_the_merged_numbers_are_those_of_a_merge_and_the_adapter_stays(name: str):
-    peft = with_random_adapters(fresh(name), targets="all")
-    before = {key: value.clone() for key, value in peft.state_dict().items()}
-    merged = merged_state_dict(peft)
-    after = peft.state_dict()
+    lora_model = with_random_adapters(fresh(name), targets="all")
+    before = {key: value.clone() for key, value in lora_model.state_dict().items()}
+    merged = merged_state_dict(lora_model)
+    after = lora_model.state_dict()
     assert all(torch.equal(after[key], before[key]) for key in before)
-    by_peft = mh.merge_adapter(peft).state_dict()
+    by_peft = mh.merge_adapter(lora_model).state_dict()
     assert merged.keys() == by_peft.keys()
     assert all(torch.equal(merged[key], by_peft[key]) for key in merged)
 

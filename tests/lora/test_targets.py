@@ -32,9 +32,9 @@ def adaptable(model: nn.Module, tower: str) -> list[str]:
 def test_each_target_set_puts_adapters_where_it_says(name: str, targets: str):
     model, split = skeleton(name).model, skeleton(name).model
     mh.split_attention(split)
-    peft = mh.inject_lora(model, rank=1, targets=targets)
+    lora_model = mh.inject_lora(model, rank=1, targets=targets)
 
-    found = [layer for layer, _ in mh.lora_layers(peft)]
+    found = [layer for layer, _ in mh.lora_layers(lora_model)]
     assert found == mh.lora_targets(split, targets)
     if targets == "default":
         assert len(found) == DEFAULT_LAYERS[name]
@@ -63,9 +63,12 @@ def test_a_regular_expression_matches_whole_names_alone(name: str):
     """In ViT-B-32 the text tower's `transformer.…` is also the end of `visual.transformer.…`."""
     model = skeleton(name).model
     attention = mh.split_attention(model)[-1]
-    peft = mh.inject_lora(model, targets=re.escape(attention) + r"\.(q|v)_proj")
+    lora_model = mh.inject_lora(model, targets=re.escape(attention) + r"\.(q|v)_proj")
     assert mh.tower_of(attention) == "text"
-    assert [n for n, _ in mh.lora_layers(peft)] == [f"{attention}.q_proj", f"{attention}.v_proj"]
+    assert [n for n, _ in mh.lora_layers(lora_model)] == [
+        f"{attention}.q_proj",
+        f"{attention}.v_proj",
+    ]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -73,8 +76,8 @@ def test_a_list_of_names_is_taken_at_its_word(name: str):
     model = skeleton(name).model
     mh.split_attention(model)
     names = mh.lora_targets(model, "text")[-3:]
-    peft = mh.inject_lora(model, targets=names)
-    assert [layer for layer, _ in mh.lora_layers(peft)] == names
+    lora_model = mh.inject_lora(model, targets=names)
+    assert [layer for layer, _ in mh.lora_layers(lora_model)] == names
 
 
 # ----------------------------------- refusals: in words that help, and leaving everything as it was
@@ -142,8 +145,8 @@ def test_a_target_that_cannot_work_is_refused_with_names_that_do(case: str, name
     untouched(clip.model, name)
 
     names = suggestions(str(error.value))
-    peft = mh.inject_lora(clip.model, rank=1, targets=names)
-    assert {layer for layer, _ in mh.lora_layers(peft)} == set(names)
+    lora_model = mh.inject_lora(clip.model, rank=1, targets=names)
+    assert {layer for layer, _ in mh.lora_layers(lora_model)} == set(names)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -164,8 +167,8 @@ def test_a_depthwise_convolution_is_refused_with_names_that_work(name: str):
     with pytest.raises(ValueError, match=words) as error:
         mh.inject_lora(clip.model, targets=[depthwise])
     untouched(clip.model, name)
-    peft = mh.inject_lora(clip.model, targets=suggestions(str(error.value)))
-    assert len(list(mh.lora_layers(peft))) == len(suggestions(str(error.value)))
+    lora_model = mh.inject_lora(clip.model, targets=suggestions(str(error.value)))
+    assert len(list(mh.lora_layers(lora_model))) == len(suggestions(str(error.value)))
 
 
 def test_a_grouped_convolution_is_called_by_its_name():

@@ -31,8 +31,8 @@ def test_every_target_can_be_adapted(name: str):
 def test_an_adapters_shapes_are_those_that_peft_makes():
     model = skeleton("nano").model
     layers = _layers(model)
-    peft = mh.inject_lora(model, rank=3, targets="all")
-    for name, layer in mh.lora_layers(peft):
+    lora_model = mh.inject_lora(model, rank=3, targets="all")
+    for name, layer in mh.lora_layers(lora_model):
         for part in ("lora_A", "lora_B"):
             shape = tuple(getattr(layer, part)["default"].weight.shape)
             assert layers[name].adapter_shape(part, 3) == shape

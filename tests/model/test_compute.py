@@ -105,13 +105,13 @@ def test_only_fp16_has_a_scaler_and_nanos_first_gradient_fits_it(emoji: mh.Pictu
     assert not in_precision(torch.bfloat16).scaler().is_enabled()
     pretended = in_precision(torch.float16)
     scaler = pretended.scaler()
-    peft = mh.inject_lora(nano.model)
+    lora_model = mh.inject_lora(nano.model)
     images, tokens = next(iter(mh.loader(emoji, nano, 24)))
     with pretended.autocast():
         features = nano.model.encode_image(images), nano.model.encode_text(tokens)
     loss = mh.contrastive_loss(*(f.float() for f in features), nano.model.logit_scale.exp())
     scaler.scale(loss).backward()
-    gradients = [p.grad for p in mh.trainable_parameters(peft).values()]
+    gradients = [p.grad for p in mh.trainable_parameters(lora_model).values()]
     assert all(g.isfinite().all() for g in gradients)
     assert max(g.abs().max() for g in gradients) > 100  # they are scaled
 

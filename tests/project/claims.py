@@ -48,6 +48,11 @@ assert _r1["0…255 instead of 0…1"] < _r1["its own"] / 3
         # Right pairs stand well above wrong ones, but no cosine reaches 1.
         "cell-45": "assert wrong.mean() + 0.5 < right.mean() and right.max() < 1",
         "cell-47": "assert shares[0, 0] > 0.9 and torch.allclose(shares.sum(), torch.tensor(1.0))",
+        # A word that it never met costs less than words of other names.
+        "cell-51": """
+_share = {row[0]: float(row[1][:-1]) for row in rows}
+assert _share["{}"] - 5 > _share["a photograph of {}"] > _share["{} in the rain"] + 20
+""",
         # Twice the same things; only the drawing differs, and that is the distance to narrow.
         "cell-57": """
 _r1 = {n: mh.retrieval(*features[n], groups=d.groups).image_to_text[1] for n, d in sets.items()}
@@ -67,7 +72,7 @@ assert after < loss_of_embeddings(y) / 2
         "cell-16": "assert torch.linalg.matrix_rank(delta) == RANK",
         "cell-22": "assert by_hand == lora_model.get_nb_trainable_parameters()[0]",
         # Twice the same number of parameters, by chance.
-        "cell-26b": "assert image == others",
+        "cell-26": "assert rows[0][3] == rows[2][3]",
         "cell-42": "assert difference < 1e-4",
         "cell-46": "assert difference < 1e-5",
         # An adapter many times larger than the layer.
@@ -108,11 +113,18 @@ assert set(kept) == {"lora_A.weight", "lora_B.weight"} and largest > 0 == still
         # is said of ours does not.
         "cell-80i": """
 assert abs(added["ours"] - 1) < 0.01 and drift["ours", half] == 0 == buffers["held"]
-assert buffers["plain"] > 0 and lost > 0.005
+assert buffers["plain"] > 0
 """,
     },
     "03_contrastive_loss": {
         "cell-07": "assert not torch.allclose(lengths, torch.ones_like(lengths), atol=0.1)",
+        # For the picture of the drum and for its caption the model prefers another.
+        "cell-11": "assert [captions[i] for i in range(N) if choices[i] != i] == ['drum']",
+        "cell-23": """
+_drum = [(s * cosines[two[1]]).softmax(0)[two[1]] for s in scales.values()]
+assert captions[two[1]] == "drum" and _drum[0] < _drum[1]
+assert captions[cosines[:, two[1]].argmax()] == "strawberry"
+""",
         # Knowing nothing costs ln N; random bets at the model's own sharpness cost more.
         "cell-29": """
 assert all(abs(m["all equal"] - m["ln N"]) < 1e-3 for m in measured)
@@ -137,13 +149,18 @@ assert F.cross_entropy(z.T, labels) > math.log(N) - 1e-4
         "cell-53": """
 assert all(float(row[2]) < float(row[1]) / 2 for row in rows)
 _found = [float(row[3][:-1]) for row in rows]
-assert _found[1] < 30 and _found[0] == _found[2] == _found[3] == 100
+assert _found[1] < 30 and _found[0] == _found[2] == 100
 """,
     },
     "04_follow_the_gradient": {
         # It ends in zero for A, as on paper, and not for B.
         "cell-09": """
 assert {g.name: g.norm > 0 for g in tape.graph.gradients} == {"A": False, "B": True}
+_names = [node.operation for node in tape.graph.nodes]
+assert sorted(_names) == sorted(
+    ["MulBackward0"] * 4 + ["AddBackward0", "SubBackward0"] + ["AccumulateGrad"] * 2
+)
+assert all(dot.source.count(name) == _names.count(name) for name in set(_names))
 """,
         # The last made runs first.
         "cell-14": """
@@ -162,10 +179,12 @@ assert _order.index("loss_img") < _order.index("logits_per_image")
         # … and after one step of every adapter.
         "cell-44": "assert new_loss < loss",
         # Where the norm jumps: at the scale, at the normalisation, at the factor of a block.
-        "cell-54i": """
-_at = [row[2].rpartition(".")[2] for row in rows]
-assert [row[1] for row in rows[:2]] == ["MulBackward0", "DivBackward0"]
-assert _at[:2] == ["(the loss)"] * 2 and any(name.startswith("layer_scale") for name in _at)
+        "cell-54": """
+_pairs = list(zip(path.nodes, path.nodes[1:]))
+_jumps = [a for a, b in _pairs if not 1 / 5 < b.norm_in / a.norm_in < 5]
+assert [node.operation for node in _jumps] == ["MulBackward0", "DivBackward0", "MulBackward0"]
+assert [node.where for node in _jumps[:2]] == ["", ""]
+assert _jumps[2].where.endswith("layer_scale_1")
 """,
         "cell-60": "assert of_all > 2 * kept",
         # Anna's image tower and Ben's last layer are dead, though each loss falls.
@@ -181,6 +200,12 @@ assert [bool(recordings[n].gradients.forgotten) for n in recordings] == [False, 
 _causes = [mh.Cause.CUT_OFF, mh.Cause.NOT_CALLED, mh.Cause.NOT_IN_OPTIMIZER]
 for _graph, _cause in zip(recordings.values(), _causes, strict=True):
     assert _graph.gradients.causes() & set(_causes) == {_cause}
+""",
+        # What the solution of "Your own question" says of nano.
+        "cell-83": """
+_norms = dict(step_1.norms().towers["text"])
+assert min(_norms, key=_norms.get) == "resblocks.2" and abs(_norms["resblocks.2"] - 0.079) < 1e-3
+assert 2.15e6 < step_1.saved.by("blocks")["text: resblocks.2"] < 2.25e6
 """,
     },
     "05_train": {
@@ -231,8 +256,9 @@ if clip.device.type == "cpu":
 """,
         "cell-42": "assert list(mh.lora_layers(stranger.model)) == []",
         "cell-45": "assert same == [True, True]",
-        "cell-47": "assert layers == []",
-        "cell-48": "assert difference < (1e-5 if clip.device.type == 'cpu' else 1e-2)",
+        "cell-48": """
+assert layers == [] and difference < (1e-5 if clip.device.type == 'cpu' else 1e-2)
+""",
     },
     "06_which_tool": {
         # Three tasks, three answers.
@@ -245,7 +271,11 @@ assert _best["thermal"] == "LoRA, first layers" and _best["sketch"].startswith("
 _ahead, _full = ({row[0]: row[i] for row in rows} for i in (-2, -1))
 assert not _ahead[16].low > 0 and all(_ahead[n].low > 0.05 for n in (64, 256, 718))
 assert _full[16].low > 0  # a few points over the base, which are sure
-assert r1(few["LoRA, first layers"][64]) > r1(few["heads"][718])
+_r1 = {n: r1(few["LoRA, first layers"][n]) for n in COUNTS}
+assert _r1[64] > r1(few["heads"][718])
+_base = r1([study.base("thermal")])
+assert 0.5 < (_r1[64] - _base) / (_r1[718] - _base) < 0.55  # half of what 718 bring
+assert max(_ahead, key=lambda n: _ahead[n].mean) == 256
 """,
         # The first half does better than all layers, with a tenth of the numbers.
         "cell-11": """
@@ -288,6 +318,9 @@ _pair = {f"{len(photographs) - 1:03}.png", "copy.jpg"}
 _sides = [{p.name for p in part.pairs} & _pair for part in parts.values()]
 assert sorted(map(len, _sides)) == [0, 0, 2]
 """,
+        # 44 runs, and beside batch norm only full fine-tuning is surely better in another style.
+        "cell-41": "assert comparison.plan(model, mine, **settings).runs == 44",
+        "cell-43": "assert surely == ['full']",
         # The more pictures, the narrower.
         "cell-38": """
 _widths = [shares[size].std().item() for size in (30, 100, 300)]
@@ -308,10 +341,8 @@ assert numbers < images[0].numel() / 10
 assert float(rows[0][1]) < 1e-4 and float(rows[1][1]) < 1e-2
 """,
         # Added up it is another gradient, and no factor repairs it.
-        "cell-17": """
-_wrong, _right = (diffs[name].total for name in ways)
-assert _right < 1e-12 and _wrong > 0.3
-""",
+        "cell-17": "assert apart > 0.3 and math.sin(angle) > 0.3",
+        "cell-20": "assert apart < 1e-12",
         # The model sees the same, and a picture that was decoded before is there much sooner.
         "cell-14a": """
 assert torch.equal(load(photographs), load(decoded))
@@ -333,7 +364,7 @@ assert all(abs(f / u - 1) < 0.15 for name in used for f, u in zip(predicted[name
         "cell-27a": """
 _errors = [float(row[3]) for row in rows]
 assert max(_errors[:4]) < 1e-4 and _errors[4] < 1e-2 and min(_errors[5:]) > 0.3
-assert float(rows[-1][2]) == 0
+assert float(rows[-1][2]) < 1e-12
 """,
     },
     "08_ship_it": {

@@ -90,6 +90,6 @@ def test_what_is_read_is_counted_and_what_is_not_read_is_not():
     counts = minutes.count(notebook)
     # 09 Two words three more · 1 One Predict which · What you can now say Two words
     assert counts == minutes.Counts(words=16, formulas=2, lines=3, results=1, predicts=1)
-    assert counts.minutes == pytest.approx(16 / 200 + (2 * 20 + 3 * 3 + 12 + 20) / 60)
+    assert counts.minutes == pytest.approx(16 / 150 + (2 * 25 + 3 * 4 + 16 + 25) / 60)
     said = minutes.sections_of(notebook).splitlines()
     assert [line[7:] for line in said] == ["its opening", "1 · One", "What you can now say"]

@@ -20,8 +20,8 @@ def small_batch(clip: mh.Clip) -> tuple[torch.Tensor, torch.Tensor]:
 def with_adapters(clip: mh.Clip, targets: str = "default") -> mh.Clip:
     """`clip` with adapters as in the middle of training, neither A nor B zero, in training mode."""
     torch.manual_seed(0)
-    peft = mh.inject_lora(clip.model, rank=2, targets=targets)
-    for _, layer in mh.lora_layers(peft):
+    lora_model = mh.inject_lora(clip.model, rank=2, targets=targets)
+    for _, layer in mh.lora_layers(lora_model):
         nn.init.normal_(layer.lora_B["default"].weight, std=0.02)
     clip.model.train()
     return clip

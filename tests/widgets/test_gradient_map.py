@@ -55,7 +55,7 @@ def test_two_players_do_not_disturb_each_other(graph):
     one, other = played(graph), played(graph)
     assert one.root != other.root
     one.slider.value = 40
-    assert other.slider.value == 1 and "step 1 of" in other.panel
+    assert other.slider.value == 1 and "node 1 of" in other.panel
     fixed = re.search(r"<style>(.*?)</style>", one.image.value, re.DOTALL)[1]
     fixed = re.sub(r"@keyframes [^{]+\{[^{]*\{[^}]*\}\}", "", fixed)
     fixed = re.sub(r"@media [^{]+\{", "", fixed)

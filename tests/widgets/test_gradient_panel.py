@@ -24,7 +24,7 @@ def test_the_panel_describes_each_node_in_the_order_in_which_it_ran(graph):
     shown = played(graph)
     for n, node in enumerate(graph.order, start=1):
         shown.slider.value = n
-        assert f"step {n} of {len(graph.order)}" in shown.panel
+        assert f"node {n} of {len(graph.order)}" in shown.panel
         assert node.operation in shown.panel
         assert in_words(node.operation) in shown.panel
         assert node.where in shown.panel
@@ -43,7 +43,7 @@ def test_what_goes_out_has_its_shape_its_norm_and_its_target(graph):
         place = graph.order.index(target) + 1
         assert f"{shape[0]} × {shape[1]}" in shown.panel
         assert short_number(norm) in shown.panel
-        assert f"to step {place}: {stem(target.operation)}" in shown.panel
+        assert f"to node {place}: {stem(target.operation)}" in shown.panel
 
 
 def test_inputs_that_need_no_gradient_are_counted_and_not_drawn(graph):

@@ -36,7 +36,7 @@ def test_a_tick_that_comes_late_changes_nothing(graph):
     shown.tick(stopped + 1)
     shown.tick(stopped + 2)
     assert shown.slider.value == shown.clock.value == stopped
-    assert f"step {stopped} of" in shown.panel
+    assert f"node {stopped} of" in shown.panel
 
 
 def test_a_page_that_skips_a_tick_stops_all_the_same(graph):
@@ -51,7 +51,7 @@ def test_the_square_button_goes_to_the_start(graph):
     shown = played(graph)
     shown.slider.value = 20
     shown.clock.set_state({shown.name: False, "value": 1})
-    assert shown.slider.value == 1 and "step 1 of" in shown.panel
+    assert shown.slider.value == 1 and "node 1 of" in shown.panel
 
 
 def test_playing_goes_on_from_where_the_slider_was_put(graph):
@@ -71,7 +71,7 @@ def test_single_steps_go_both_ways_and_end_at_the_ends(graph):
     shown.forth.click()
     shown.forth.click()
     shown.back.click()
-    assert shown.slider.value == 2 and "step 2 of" in shown.panel
+    assert shown.slider.value == 2 and "node 2 of" in shown.panel
     shown.slider.value = shown.slider.max
     assert shown.forth.disabled and not shown.back.disabled
 
