@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from ..colours import GREY, box_style, tint
 from ..display import Html, Svg, picture_of
-from ..gradient.boxes import Collapsed, Group
+from ..gradient.boxes import Collapsed, Group, LeafGroup
 from ..gradient.kinds import Kind, Level
 from ..gradient.words import KINDS, short_number
 from ..names import clean_name, short_name
@@ -77,7 +77,9 @@ def _lines(group: Group, shown: Collapsed) -> list[str]:
     heading, note = group.heading(inner), group.detail(inner)
     single = shown.level is Level.OPERATIONS and group.order is not None
     lines = [f"{group.order} · {heading}" if single else heading]
-    if 0 < len(note) <= LONGEST_NOTE:
+    if isinstance(group, LeafGroup):
+        lines += group.counts()  # one below the other: four such boxes may stand side by side
+    elif 0 < len(note) <= LONGEST_NOTE:
         lines.append(note)
     elif len(group.nodes) > 1:
         lines.append(f"{len(group.nodes)} nodes")

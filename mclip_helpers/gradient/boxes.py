@@ -97,12 +97,16 @@ class LeafGroup(Group):
         return words.LEAVES[self.kind].format(count=count, plural="s" if count > 1 else "")
 
     def detail(self, name: Naming = str) -> str:
+        return ", ".join(self.counts())
+
+    def counts(self) -> list[str]:
+        """How many have each verdict; of a single one that was reached, nothing."""
         if self.verdicts == (Verdict.REACHED,):
-            return ""
+            return []
         if len(self.verdicts) == 1:
-            return str(self.verdicts[0])
+            return [str(self.verdicts[0])]
         count = Counter(self.verdicts)
-        return ", ".join(f"{count[v]} {v}" for v in Verdict if count[v])
+        return [f"{count[v]} {v}" for v in Verdict if count[v]]
 
 
 @dataclass(frozen=True, kw_only=True)
