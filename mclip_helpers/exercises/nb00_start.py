@@ -29,7 +29,9 @@ table does not change at all: it uses every picture of the split. Believe the ta
         Wrong("ten points", "That would be one picture of ten.", 10),
         Wrong("two pictures", "That is two pictures of eight. What does one make?", 25),
         Wrong("half a picture", "That is half a picture.", 6.25),
-        Wrong("the whole split", "That is one picture of the whole split. Asked are eight.", 0.12),
+        Wrong(
+            "the whole split", "That is one picture of the whole split. Asked are eight.", 100 / 823
+        ),
     ),
 )
 

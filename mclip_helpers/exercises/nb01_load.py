@@ -472,9 +472,9 @@ GAP = Program(
     difficulty=3,
     minutes=10,
     asks="""
-Are pictures and texts in different regions of the space? Subtract from each side its own average,
-so that both clouds have the same centre, and return both with rows of length 1. The features are
-not of length 1.
+Are pictures and texts in different regions of the space? Subtract from each side the average of
+its features as they come (not of length 1), so that both clouds have the same centre, and return
+both with rows of length 1.
 """,
     stub='''
 def without_gap(pictures: torch.Tensor, texts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -705,6 +705,12 @@ def through_normalising(g, x):
             {"x.norm(dim=1, keepdim=True)": "x.norm()"},
         ),
         Mistake(
+            "one length for the whole batch, at the end",
+            "What is left in the end is divided by the length of the whole matrix: each row has "
+            "its own.",
+            {"along * u) / length": "along * u) / x.norm()"},
+        ),
+        Mistake(
             "multiplied by the length",
             "A long x turns less under the same step, so its gradient is smaller, not larger.",
             {"along * u) / length": "along * u) * length"},

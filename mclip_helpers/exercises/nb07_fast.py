@@ -568,8 +568,8 @@ another stem is another file, and the old one is not touched.
         ),
         Mistake(
             "identity of the tensors",
-            "`id` is the place in memory: the same numbers elsewhere get another key, and a "
-            "tensor that was changed in place keeps its own.",
+            "`id` of a tensor, and so its `hash`, is the place in memory: the same numbers "
+            "elsewhere get another key, and a tensor that was changed in place keeps its own.",
             {
                 "pixels.numpy().tobytes(), weights.numpy().tobytes()": "id(pixels), id(weights)",
             },

@@ -33,7 +33,7 @@ from .running import (
     same_code,
     silence,
 )
-from .values import difference, plain, shown
+from .values import Said, difference, plain, shown
 
 # What the sources of exercises may use of `mh`; the package itself is not there yet.
 MH = SimpleNamespace(contrastive_loss=contrastive_loss)
@@ -292,7 +292,7 @@ def departure(mine: Outcome, expected: Outcome) -> Finding | None:
 
 def plain_gradients(outcome: Outcome) -> tuple[object, ...]:
     """Its gradients, with a word in the place of one that did not arrive."""
-    return tuple("none" if g is None else plain(g) for g in outcome.gradients or ())
+    return tuple(Said("no gradient") if g is None else plain(g) for g in outcome.gradients or ())
 
 
 def alike(one: Outcome, other: Outcome) -> bool:
