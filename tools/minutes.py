@@ -82,11 +82,11 @@ def main() -> None:
 
 def texts() -> dict[Path, str]:
     """Each file that says minutes, as it should be."""
-    paths = [ROOT / "notebooks" / name for name in notebooks()]
-    found = {path: path.read_text(encoding="utf-8") for path in (PAGE, *MAPS, *paths)}
+    series = {ROOT / "notebooks" / name: notebook for name, notebook in notebooks().items()}
+    found = {path: path.read_text(encoding="utf-8") for path in (PAGE, *MAPS, *series)}
     found[PAGE] = with_table(found[PAGE], table())
-    for path in paths:
-        number, minutes = path.name[:2], reading(path.name)
+    for path, notebook in series.items():
+        number, minutes = path.name[:2], rounded(count(notebook).minutes)
         found[path] = with_opening(found[path], minutes, rounded(exercise_minutes(number)))
         for page in MAPS:
             found[page] = with_row(found[page], number, minutes)
@@ -134,18 +134,13 @@ def table() -> str:
     sums = [0, 0]
     for file, notebook in notebooks().items():
         counts = count(notebook)
-        to_read, exercises = rounded(counts.minutes), exercise_minutes(file[:2])
-        sums = [sums[0] + to_read, sums[1] + exercises]
+        reading, exercises = rounded(counts.minutes), exercise_minutes(file[:2])
+        sums = [sums[0] + reading, sums[1] + exercises]
         name = f"[{title(notebook)}](../notebooks/{file})"
         size = f"{round(counts.words, -2):,} | {round(counts.lines, -1)}"
-        rows.append(f"| {name} | {size} | {to_read} | {exercises} | {to_read + exercises} |")
+        rows.append(f"| {name} | {size} | {reading} | {exercises} | {reading + exercises} |")
     rows.append(f"| all | | | {sums[0]} | {sums[1]} | {sum(sums)} |")
     return "\n".join(rows)
-
-
-def reading(file: str) -> int:
-    """The minutes that reading a notebook takes, rounded."""
-    return rounded(count(notebooks()[file]).minutes)
 
 
 def rounded(minutes: float) -> int:

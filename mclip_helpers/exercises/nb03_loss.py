@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.overrides import TorchFunctionMode
 
-from .findings import Finding, Kind
-from .programs import Mistake, Program
+from .programs import Mistake, Program, RefusedError
 from .questions import Question, Wrong
 
 
@@ -24,10 +23,6 @@ def _pairs(k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def _scores(k: int) -> tuple[torch.Tensor]:
     """Scores (N, N); from the fourth run on so large that exp overflows."""
     return ((torch.randn(2 + k, 2 + k) * (1.0 if k < 3 else 200.0)).requires_grad_(),)
-
-
-class RefusedError(BaseException):
-    """An answer called a function that it has to do without."""
 
 
 class _WithoutSoftmax(TorchFunctionMode):
@@ -49,16 +44,6 @@ def use_without_softmax(answer: Callable, z: torch.Tensor) -> object:
     """The result of the answer, which has to do without PyTorch's softmax."""
     with _WithoutSoftmax():
         return answer(z)
-
-
-class ByHand(Program):
-    """A program whose `use` refuses some functions, whoever calls them."""
-
-    def _found(self, answer: object) -> Finding:
-        found = super()._found(answer)
-        if found.error is not None and found.error.type == RefusedError.__name__:
-            return Finding(Kind.NOT_ALLOWED, names=(found.error.message,))
-        return found
 
 
 def _gradient_of(z: torch.Tensor) -> torch.Tensor:
@@ -238,7 +223,7 @@ def my_loss(z):
     return (-(P.diag()FLOOR).log().mean() - (Q.diag()FLOOR).log().mean()) / 2
 """
 
-WITHOUT_SOFTMAX = ByHand(
+WITHOUT_SOFTMAX = Program(
     id="03.2",
     title="Without softmax",
     difficulty=1,

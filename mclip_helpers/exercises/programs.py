@@ -46,6 +46,11 @@ OURS = 60.0  # seconds for what is known to come back
 # makes a new layer gets the weights of the one that it was passed. A second call has others.
 FIRST, SECOND = 1_000, 2_000
 
+
+class RefusedError(BaseException):
+    """Raised by a program's `use` when an answer calls what it has to do without; its name."""
+
+
 # Autograd's message where an input that needs a gradient, or a view of it, is changed in place.
 LEAF = "leaf Variable that requires grad"
 
@@ -74,7 +79,8 @@ class Program(Exercise):
 
     `inputs(k)` draws the arguments of run k, small ones for k = 0; PyTorch's random numbers start
     anew for each. `use(answer, *arguments)` is what is compared: the result of a function, or what
-    one does with a class. `without` are names that an answer has to do without.
+    one does with a class. `without` are names that an answer has to do without; a `use` that
+    watches what is called raises RefusedError instead.
     """
 
     solved: str
@@ -157,7 +163,7 @@ class Program(Exercise):
 
     @property
     def asks_for_a_class(self) -> bool:
-        return f"class {self.name}" in self.stub
+        return inspect.isclass(self.compiled(self.stub))
 
     @functools.cached_property
     def parameters(self) -> tuple[str, ...]:
@@ -182,6 +188,8 @@ class Program(Exercise):
                 outcomes.append(self.outcome(answer, k))
             found = departure(outcomes[k], expected)
             if found is not None and first is None:
+                if found.kind is Kind.NOT_ALLOWED:
+                    return found
                 place = k
                 first = replace(
                     found,
@@ -276,6 +284,8 @@ def departure(mine: Outcome, expected: Outcome) -> Finding | None:
     if mine.error is not None:
         if mine.error.type == "NotImplementedError" and "raise " in mine.error.code:
             return Finding(Kind.NOT_YET)
+        if mine.error.type == RefusedError.__name__:
+            return Finding(Kind.NOT_ALLOWED, names=(mine.error.message,))
         refused = mine.error.type == "RuntimeError" and LEAF in mine.error.message
         return Finding(Kind.CHANGED if refused else Kind.RAISED, error=mine.error)
     found = difference(mine.value, expected.value)
